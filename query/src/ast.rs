@@ -1,0 +1,299 @@
+//! The syntax tree of PromQL, every node with its span.
+//!
+//! The tree is what was written, after the parser has checked its types; it
+//! knows nothing of evaluation. Printing it (`Display`) gives Prometheus'
+//! canonical text.
+
+use narthex_storage::labels::Matcher;
+
+/// Where a node stands in the query: byte offsets `start..end`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Span {
+    /// First byte.
+    pub start: usize,
+    /// Byte after the last.
+    pub end: usize,
+}
+
+/// A typed expression.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expr {
+    /// What it is.
+    pub kind: ExprKind,
+    /// Where it stands.
+    pub span: Span,
+}
+
+/// The kinds of expressions.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ExprKind {
+    /// A number or duration literal.
+    Number(NumberLiteral),
+    /// A string literal, unquoted.
+    String(String),
+    /// `metric{...}` with modifiers: an instant vector.
+    Vector(VectorSelector),
+    /// `selector[range]`: a range vector. The inner selector carries offset
+    /// and @; the range is here.
+    Matrix(MatrixSelector),
+    /// `expr[range:step]` with modifiers: a range vector.
+    Subquery(Subquery),
+    /// `f(args)`.
+    Call(Call),
+    /// `sum by (a) (expr)`.
+    Aggregate(Aggregate),
+    /// `lhs op rhs`.
+    Binary(Binary),
+    /// `-expr`, `+expr`.
+    Unary(UnaryOp, Box<Expr>),
+    /// `(expr)`.
+    Paren(Box<Expr>),
+}
+
+/// Types of expressions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ValueType {
+    /// A float.
+    Scalar,
+    /// A text.
+    String,
+    /// Series with one sample each.
+    Vector,
+    /// Series with many samples each.
+    Matrix,
+}
+
+/// A number; written as duration (`5m`) it is in seconds and prints as one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NumberLiteral {
+    /// The value.
+    pub value: f64,
+    /// Whether it was written as a duration.
+    pub duration: bool,
+}
+
+/// The `@` modifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AtModifier {
+    /// `@ 1609746000`: milliseconds since the Unix epoch.
+    At(i64),
+    /// `@ start()`: the start of the query's range.
+    Start,
+    /// `@ end()`: the end of the query's range.
+    End,
+}
+
+/// A duration that may be an expression (`[5m * 2]`, `offset step()`).
+#[derive(Debug, Clone, PartialEq)]
+pub enum DurationExpr {
+    /// A literal, in milliseconds.
+    Literal(i64),
+    /// An expression over durations and numbers.
+    Expr(DurationNode, Span),
+}
+
+/// A node of a duration expression; numbers are seconds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DurationNode {
+    /// A number literal in seconds.
+    Number(NumberLiteral, Span),
+    /// `step()`: the step of the query.
+    Step,
+    /// `range()`: the range of the query.
+    Range,
+    /// `-x`, `+x`.
+    Unary(UnaryOp, Box<DurationNode>),
+    /// `x + y` and the like.
+    Binary(BinaryOp, Box<DurationNode>, Box<DurationNode>, Span),
+    /// `min_of(x, y)`.
+    MinOf(Box<DurationNode>, Box<DurationNode>),
+    /// `max_of(x, y)`.
+    MaxOf(Box<DurationNode>, Box<DurationNode>),
+    /// `(x)`.
+    Paren(Box<DurationNode>),
+}
+
+/// How samples at the edges of a range or instant are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Extension {
+    /// Left-open ranges, look-back instants: the classic way.
+    #[default]
+    None,
+    /// `anchored`: the last sample before the range counts as its edge.
+    Anchored,
+    /// `smoothed`: edges are interpolated.
+    Smoothed,
+}
+
+/// A selector of series, as an instant vector.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VectorSelector {
+    /// The metric name written before or in the braces; also in `matchers`.
+    pub name: Option<String>,
+    /// All conditions, the name's included.
+    pub matchers: Vec<Matcher>,
+    /// `offset`, if written; a positive one looks back.
+    pub offset: Option<DurationExpr>,
+    /// `@`, if written.
+    pub at: Option<AtModifier>,
+    /// `anchored` or `smoothed`.
+    pub extension: Extension,
+}
+
+/// A selector with a range.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MatrixSelector {
+    /// The selector; its modifiers apply to the range.
+    pub selector: VectorSelector,
+    /// Span of the selector alone.
+    pub selector_span: Span,
+    /// The length of the range.
+    pub range: DurationExpr,
+}
+
+/// A query within a query.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subquery {
+    /// Evaluated at each step.
+    pub expr: Box<Expr>,
+    /// The length of the range.
+    pub range: DurationExpr,
+    /// The step; `None` is the server's default.
+    pub step: Option<DurationExpr>,
+    /// `offset`, if written.
+    pub offset: Option<DurationExpr>,
+    /// `@`, if written.
+    pub at: Option<AtModifier>,
+}
+
+/// A function call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    /// The function's name, one of those the parser knows.
+    pub function: &'static str,
+    /// Arguments, as many and of such types as the function takes.
+    pub args: Vec<Expr>,
+}
+
+/// An aggregation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Aggregate {
+    /// The operator.
+    pub op: AggregateOp,
+    /// What is aggregated.
+    pub expr: Box<Expr>,
+    /// The parameter of `topk`, `quantile`, `count_values` and the like.
+    pub param: Option<Box<Expr>>,
+    /// `by` or `without`, and the labels.
+    pub grouping: Grouping,
+}
+
+/// How an aggregation groups.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Grouping {
+    /// `without` instead of `by`.
+    pub without: bool,
+    /// The labels, as written. Empty without `without`: one group.
+    pub labels: Vec<String>,
+}
+
+/// Aggregation operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each is named as in PromQL")]
+pub enum AggregateOp {
+    Sum,
+    Avg,
+    Count,
+    Min,
+    Max,
+    Group,
+    Stddev,
+    Stdvar,
+    Topk,
+    Bottomk,
+    CountValues,
+    Quantile,
+    Limitk,
+    LimitRatio,
+}
+
+/// A binary operation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Binary {
+    /// The operator.
+    pub op: BinaryOp,
+    /// Left side.
+    pub lhs: Box<Expr>,
+    /// Right side.
+    pub rhs: Box<Expr>,
+    /// `bool`: comparisons give 0 or 1.
+    pub return_bool: bool,
+    /// How series of both sides find each other; `None` unless both are
+    /// vectors.
+    pub matching: Option<VectorMatching>,
+}
+
+/// Binary operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "each is named as in PromQL")]
+pub enum BinaryOp {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Mod,
+    Pow,
+    Atan2,
+    Eq,
+    Ne,
+    Gt,
+    Lt,
+    Ge,
+    Le,
+    And,
+    Or,
+    Unless,
+    /// `</`: keep the part of a histogram below a scalar.
+    TrimUpper,
+    /// `>/`: keep the part of a histogram above a scalar.
+    TrimLower,
+}
+
+/// Unary operators.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UnaryOp {
+    /// `+`
+    Plus,
+    /// `-`
+    Minus,
+}
+
+/// How series of two vectors find each other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VectorMatching {
+    /// One to one, many to one, ...
+    pub cardinality: Cardinality,
+    /// `on` instead of `ignoring`.
+    pub on: bool,
+    /// Labels of `on` or `ignoring`.
+    pub labels: Vec<String>,
+    /// Labels of `group_left(...)` or `group_right(...)`.
+    pub include: Vec<String>,
+    /// `fill`, `fill_left`: value for what is missing on the left side.
+    pub fill_left: Option<f64>,
+    /// `fill`, `fill_right`: value for what is missing on the right side.
+    pub fill_right: Option<f64>,
+}
+
+/// Which side may have several series per match group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cardinality {
+    /// One on each side.
+    OneToOne,
+    /// `group_left`: many on the left.
+    ManyToOne,
+    /// `group_right`: many on the right.
+    OneToMany,
+    /// Set operators.
+    ManyToMany,
+}

@@ -1,0 +1,4 @@
+//! PromQL: text to typed expression, plan, and evaluation over column batches.
+
+pub mod ast;
+pub mod value;

@@ -1,0 +1,1 @@
+//! What do clients ask? The HTTP API: requests in, JSON out.

@@ -1,0 +1,1 @@
+//! How are other servers talked to? HTTP with TLS, authentication, proxies.

@@ -1,0 +1,1 @@
+//! Who must know? Alert queues to Alertmanagers and webhooks.

@@ -1,0 +1,1 @@
+//! How are labels rewritten? Compiles relabel rules, rewrites label sets.

@@ -1,0 +1,1 @@
+//! What do the targets say? Pools, loops, exposition formats, staleness.

@@ -1,0 +1,1 @@
+//! Who starts whom? Wires the rooms, starts and stops them in order.

@@ -1,0 +1,1 @@
+//! What does an annotation say? Go's text/template as alerts use it.

@@ -1,0 +1,12 @@
+//! narthex's storage: rows in, columns out.
+//!
+//! All series of one scrape share one timestamp, so samples arrive as rows and
+//! are stored as columns against shared axes of timestamps. Writers meet the
+//! storage in [`append`], readers in [`read`]; both speak in [`labels`] and
+//! [`sample`]s, and nothing else of this crate is visible to them.
+
+pub mod append;
+pub mod histogram;
+pub mod labels;
+pub mod read;
+pub mod sample;

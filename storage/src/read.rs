@@ -1,0 +1,193 @@
+//! The read seam: how queries see the storage.
+//!
+//! A [`Querier`] is a snapshot over a time range. It first answers which
+//! series match, then decodes them one by one into a [`Column`] of the
+//! caller's: timestamps that are shared between all series of an axis, and
+//! two lanes of values.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::histogram::Histogram;
+use crate::labels::{Labels, Matcher};
+use crate::sample::{Exemplar, Metadata};
+
+/// Persistent identity of a series within one data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeriesRef(pub u32);
+
+/// Opens snapshots.
+pub trait Queryable: Send + Sync {
+    /// A snapshot of everything committed, for `start_ms..=end_ms`
+    /// (milliseconds since the Unix epoch). Holds what it needs alive.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if the index of a day cannot be read.
+    fn querier(&self, start_ms: i64, end_ms: i64) -> Result<Arc<dyn Querier>, ReadError>;
+}
+
+/// A consistent view of the samples of a time range.
+pub trait Querier: Send + Sync {
+    /// The series that match all of `matchers` and may have samples in the
+    /// snapshot's range, sorted by labels if `sorted`, else in any but a
+    /// stable order. Touches no samples.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if the index cannot be read.
+    fn select(&self, matchers: &[Matcher], sorted: bool) -> Result<Vec<SeriesRef>, ReadError>;
+
+    /// The labels of a series. Cheap: cached or decoded from memory.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`] if the series table cannot be read.
+    fn labels(&self, series: SeriesRef) -> Result<Labels, ReadError>;
+
+    /// Replaces the content of `out` by the samples of `series` with
+    /// timestamps in `start_ms..=end_ms`, staleness markers included.
+    ///
+    /// Series that share an axis get the same [`Column::axis`], so that a
+    /// caller can keep what it worked out for the timestamps.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Corrupt`] never: damaged runs are quarantined, reported
+    /// and left out. [`ReadError::Io`] if a read fails.
+    fn read(
+        &self,
+        series: SeriesRef,
+        start_ms: i64,
+        end_ms: i64,
+        out: &mut Column,
+    ) -> Result<(), ReadError>;
+
+    /// Sorted names of the labels of all series that match and may have
+    /// samples in the range; at most `limit` (0: all).
+    ///
+    /// # Errors
+    ///
+    /// As [`Querier::select`].
+    fn label_names(&self, matchers: &[Matcher], limit: usize) -> Result<Vec<String>, ReadError>;
+
+    /// Sorted values of one label, otherwise as [`Querier::label_names`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Querier::select`].
+    fn label_values(
+        &self,
+        name: &str,
+        matchers: &[Matcher],
+        limit: usize,
+    ) -> Result<Vec<String>, ReadError>;
+
+    /// Exemplars of the matching series in `start_ms..=end_ms`, sorted by
+    /// labels, then time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Querier::select`].
+    fn exemplars(
+        &self,
+        matchers: &[Vec<Matcher>],
+        start_ms: i64,
+        end_ms: i64,
+    ) -> Result<Vec<(Labels, Vec<Exemplar>)>, ReadError>;
+
+    /// Persisted metadata of the metric families, sorted by family.
+    fn metadata(&self) -> Vec<(String, Vec<Metadata>)>;
+}
+
+/// The samples of one series in a time range: an axis and two lanes.
+///
+/// Sample `i` has the timestamp `timestamps()[i]` and the float `floats[i]`,
+/// unless `histograms` has an entry for `i`: then `floats[i]` has no meaning.
+#[derive(Debug, Clone, Default)]
+pub struct Column {
+    /// Timestamps in milliseconds, strictly ascending. Only `range` of it
+    /// belongs to this column.
+    pub axis: Axis,
+    /// The part of `axis` that this column covers.
+    pub range: Range<usize>,
+    /// The float lane, one value per timestamp in `range`.
+    pub floats: Vec<f64>,
+    /// The histogram lane: position in the column and value, ascending.
+    pub histograms: Vec<(u32, Arc<Histogram>)>,
+    /// Start timestamps in milliseconds (0: unknown), one per sample; empty if
+    /// none is known.
+    pub starts_ms: Vec<i64>,
+    /// Whether a float or histogram of this column may be a staleness marker.
+    pub may_be_stale: bool,
+    /// Whether all floats are integers of at most 2^53 (so that sums slide
+    /// exactly); `false` promises nothing.
+    pub integral: bool,
+}
+
+/// Interned timestamps: equal axes of one snapshot are the same allocation.
+pub type Axis = Arc<[i64]>;
+
+impl Column {
+    /// An empty column.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The timestamps of this column, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn timestamps(&self) -> &[i64] {
+        &self.axis[self.range.clone()]
+    }
+
+    /// Number of samples.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Whether there is no sample.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.range.is_empty()
+    }
+
+    /// Forgets all samples, keeps the allocations.
+    pub fn clear(&mut self) {
+        self.axis = Arc::default();
+        self.range = 0..0;
+        self.floats.clear();
+        self.histograms.clear();
+        self.starts_ms.clear();
+        self.may_be_stale = false;
+        self.integral = false;
+    }
+}
+
+/// Why the storage could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// A read failed.
+    #[error("reading {file}: {source}")]
+    Io {
+        /// The file, relative to the data directory.
+        file: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{file} is damaged at byte {offset}: expected {expected}, found {found}")]
+    Corrupt {
+        /// The file, relative to the data directory.
+        file: String,
+        /// Where in the file.
+        offset: u64,
+        /// What should be there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+}
