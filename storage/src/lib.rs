@@ -6,6 +6,7 @@
 //! [`sample`]s, and nothing else of this crate is visible to them.
 
 pub mod append;
+pub mod codec;
 pub mod histogram;
 pub mod labels;
 pub mod read;
