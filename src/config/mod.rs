@@ -6,8 +6,10 @@
 //! Nothing here imports another room, and nothing reads more than the
 //! configuration files themselves.
 
+mod relabel;
 mod secret;
 mod types;
 
+pub use relabel::RelabelFieldError;
 pub use secret::Secret;
 pub use types::*;

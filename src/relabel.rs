@@ -1,1 +1,0 @@
-//! How are labels rewritten? Compiles relabel rules, rewrites label sets.
