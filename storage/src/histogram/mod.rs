@@ -6,6 +6,28 @@
 
 use std::sync::Arc;
 
+mod arithmetic;
+mod bounds;
+mod bucket;
+mod convert;
+mod layout;
+mod reset;
+#[cfg(test)]
+mod tests;
+mod text;
+mod trim;
+mod validate;
+
+pub use arithmetic::{Compensation, IncompatibleSchemas, Reconciled};
+pub use bounds::{SCHEMA_MAX, SCHEMA_MAX_ACCEPTED, SCHEMA_MIN, is_exponential, upper_bound};
+pub use bucket::{Bucket, SideIter};
+pub use convert::{ClassicError, ClassicHistogram, IntegerHistogram};
+pub use layout::kahan_add;
+pub use reset::HintTracker;
+pub use text::GoFloat;
+pub use trim::Keep;
+pub use validate::{BUCKETS_MAX, HistogramError, Side};
+
 /// The schema of histograms with custom bucket bounds (NHCB).
 pub const CUSTOM_BUCKETS_SCHEMA: i32 = -53;
 
@@ -71,6 +93,23 @@ impl Histogram {
     #[must_use]
     pub fn is_stale(&self) -> bool {
         crate::sample::is_stale(self.sum)
+    }
+
+    /// Whether all data are equal to the bit, the hint aside. Other than `==`
+    /// this takes NaNs for equal to themselves; spans may be cut differently.
+    #[must_use]
+    pub fn same_data(&self, other: &Self) -> bool {
+        let bits = |a: &[f64], b: &[f64]| {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+        };
+        let numbers = |h: &Self| [h.count, h.sum, h.zero_count, h.zero_threshold].map(f64::to_bits);
+        self.schema == other.schema
+            && numbers(self) == numbers(other)
+            && self.custom_values == other.custom_values
+            && bits(&self.positive_buckets, &other.positive_buckets)
+            && bits(&self.negative_buckets, &other.negative_buckets)
+            && self.positive_side().eq_by_index(other.positive_side())
+            && self.negative_side().eq_by_index(other.negative_side())
     }
 
     /// Whether the buckets have custom bounds.
