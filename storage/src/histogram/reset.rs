@@ -62,14 +62,9 @@ fn shrinks(
     let mut now = now.peekable();
     for (index, count) in before {
         while now.next_if(|&(i, _)| i < index).is_some() {}
-        match now.peek() {
-            Some(&(i, current)) if i == index => {
-                if current < count {
-                    return true;
-                }
-            }
-            _ if count != 0.0 => return true,
-            _ => {}
+        let current = now.peek().filter(|b| b.0 == index).map(|b| b.1);
+        if current.map_or(count != 0.0, |current| current < count) {
+            return true;
         }
     }
     false
