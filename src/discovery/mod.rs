@@ -4,6 +4,8 @@
 //! before with the same `source`. Consumers see all groups of a pool at once,
 //! through a watch channel whose value is replaced when anything changed.
 
+pub mod kubernetes;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

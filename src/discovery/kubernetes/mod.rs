@@ -1,0 +1,23 @@
+//! What does the cluster run? Kubernetes objects to target groups.
+//!
+//! `object` holds what is kept of each object, `cache` all objects of a scope,
+//! `groups` turns them into target groups; each role has a file of its own.
+//! Nothing in these talks to a server.
+
+pub mod cache;
+pub mod groups;
+pub mod object;
+
+mod endpoints;
+mod endpointslice;
+mod ingress;
+mod meta;
+mod node;
+mod pod;
+mod service;
+
+pub use cache::Cache;
+pub use groups::{Attach, groups};
+
+#[cfg(test)]
+mod tests;
