@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::object::{
-    EndpointSlice, Endpoints, Ingress, Node, Object, Owner, Pod, Service,
-};
+use super::object::{EndpointSlice, Endpoints, Ingress, Node, Object, Owner, Pod, Service};
 
 /// Namespace and name; the namespace is empty for objects of the cluster.
 pub type Key = (String, String);

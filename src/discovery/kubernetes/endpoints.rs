@@ -59,7 +59,14 @@ fn endpoint<'a>(
     }
     let behind = node_behind(address.target_ref.as_ref());
     context.attach_node(&mut labels, address.node_name.as_deref().or(behind));
-    seen.attach(&mut labels, address.target_ref.as_ref(), namespace, number, Some(protocol), context);
+    seen.attach(
+        &mut labels,
+        address.target_ref.as_ref(),
+        namespace,
+        number,
+        Some(protocol),
+        context,
+    );
     labels
 }
 
@@ -102,8 +109,7 @@ impl<'a> SeenPods<'a> {
         context: &Context<'a>,
     ) {
         let Some(reference) = reference.filter(|r| r.kind == "Pod") else { return };
-        let place =
-            if reference.namespace.is_empty() { namespace } else { &reference.namespace };
+        let place = if reference.namespace.is_empty() { namespace } else { &reference.namespace };
         let Some(pod) = context.cache.pods.get(place, &reference.name) else { return };
         labels.extend(pod::labels(pod, context));
         let key = (place.to_owned(), reference.name.clone());
@@ -124,9 +130,16 @@ impl<'a> SeenPods<'a> {
                 continue;
             }
             for (container, is_init) in pod::containers(pod) {
-                for port in container.ports.iter().filter(|p| !covered.contains(&p.container_port)) {
+                for port in container.ports.iter().filter(|p| !covered.contains(&p.container_port))
+                {
                     let mut labels = target(host_port(&pod.status.pod_ip, port.container_port));
-                    pod::set_container_port(&mut labels, container, is_init, port, pod::protocol(port));
+                    pod::set_container_port(
+                        &mut labels,
+                        container,
+                        is_init,
+                        port,
+                        pod::protocol(port),
+                    );
                     labels.extend(pod::labels(pod, context));
                     targets.push(labels);
                 }

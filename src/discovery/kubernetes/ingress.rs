@@ -39,7 +39,8 @@ fn is_secure(ingress: &Ingress, host: &str) -> bool {
     ingress.spec.tls.iter().flat_map(|tls| &tls.hosts).any(|covered| {
         covered == host
             || covered.strip_prefix("*.").is_some_and(|domain| {
-                host.split_once('.').is_some_and(|(first, rest)| !first.is_empty() && rest == domain)
+                host.split_once('.')
+                    .is_some_and(|(first, rest)| !first.is_empty() && rest == domain)
             })
     })
 }

@@ -108,11 +108,8 @@ fn set_owners(
 
 /// Labels of a container.
 fn set_container(labels: &mut LabelMap, pod: &Pod, container: &Container, is_init: bool) {
-    let statuses = if is_init {
-        &pod.status.init_container_statuses
-    } else {
-        &pod.status.container_statuses
-    };
+    let statuses =
+        if is_init { &pod.status.init_container_statuses } else { &pod.status.container_statuses };
     let id = statuses.iter().find(|s| s.name == container.name).map_or("", |s| &s.container_id);
     set(labels, "pod_container_name", &container.name);
     set(labels, "pod_container_id", id);

@@ -62,7 +62,11 @@ fn pod(name: &str, ip: &str, ports: &Value) -> Value {
 
 #[test]
 fn a_pod_has_a_target_per_port_and_one_without_ports() {
-    let with = pod("a", "192.0.2.7", &json!([{"containerPort": 80, "name": "http"}, {"containerPort": 81}]));
+    let with = pod(
+        "a",
+        "192.0.2.7",
+        &json!([{"containerPort": 80, "name": "http"}, {"containerPort": 81}]),
+    );
     let cache = cache(&[with, pod("b", "2001:db8::1", &json!(null)), pod("c", "", &json!([]))]);
     let found = targets(KubernetesRole::Pod, &cache, Attach::default());
     let addresses: Vec<_> = found.iter().map(|t| t["__address__"].as_str()).collect();
@@ -94,7 +98,8 @@ fn what_is_attached_comes_from_other_objects() {
 
 #[test]
 fn endpoints_add_the_other_ports_of_their_pods() {
-    let ports = json!([{"containerPort": 80, "name": "http"}, {"containerPort": 9000, "name": "admin"}]);
+    let ports =
+        json!([{"containerPort": 80, "name": "http"}, {"containerPort": 9000, "name": "admin"}]);
     let cache = cache(&[
         pod("a", "192.0.2.7", &ports),
         json!({"kind": "Endpoints", "metadata": {"name": "web", "namespace": "shop"}, "subsets": [{
@@ -111,9 +116,11 @@ fn endpoints_add_the_other_ports_of_their_pods() {
 #[test]
 fn a_wildcard_certificate_covers_one_label() {
     let rule = |host: &str| json!({"host": host, "http": {"paths": [{"path": ""}]}});
-    let cache = cache(&[json!({"kind": "Ingress", "metadata": {"name": "i", "namespace": "shop"}, "spec": {
+    let cache = cache(&[
+        json!({"kind": "Ingress", "metadata": {"name": "i", "namespace": "shop"}, "spec": {
         "tls": [{"hosts": ["*.example.org"]}],
-        "rules": [rule("a.example.org"), rule("a.b.example.org"), {"host": "bare"}, {"host": "none", "http": {"paths": []}}]}})]);
+        "rules": [rule("a.example.org"), rule("a.b.example.org"), {"host": "bare"}, {"host": "none", "http": {"paths": []}}]}}),
+    ]);
     let found = targets(KubernetesRole::Ingress, &cache, Attach::default());
     let schemes: Vec<_> =
         found.iter().map(|t| t["__meta_kubernetes_ingress_scheme"].as_str()).collect();
@@ -123,8 +130,12 @@ fn a_wildcard_certificate_covers_one_label() {
 /// Labels that newer versions add and the recordings do not have.
 fn is_newer(name: &str) -> bool {
     name.starts_with("__meta_kubernetes_node_condition_")
-        || ["__convert_classic_histograms_to_nhcb__", "__always_scrape_classic_histograms__",
-            "__scrape_native_histograms__"].contains(&name)
+        || [
+            "__convert_classic_histograms_to_nhcb__",
+            "__always_scrape_classic_histograms__",
+            "__scrape_native_histograms__",
+        ]
+        .contains(&name)
 }
 
 #[test]
