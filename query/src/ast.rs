@@ -4,6 +4,8 @@
 //! knows nothing of evaluation. Printing it (`Display`) gives Prometheus'
 //! canonical text.
 
+use std::fmt;
+
 use narthex_storage::labels::Matcher;
 
 /// Where a node stands in the query: byte offsets `start..end`.
@@ -128,9 +130,10 @@ pub enum Extension {
 /// A selector of series, as an instant vector.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VectorSelector {
-    /// The metric name written before or in the braces; also in `matchers`.
+    /// The metric name written before the braces; it is also the last of
+    /// `matchers`. A name in the braces is only there.
     pub name: Option<String>,
-    /// All conditions, the name's included.
+    /// All conditions, the name's included, as written.
     pub matchers: Vec<Matcher>,
     /// `offset`, if written; a positive one looks back.
     pub offset: Option<DurationExpr>,
@@ -296,4 +299,138 @@ pub enum Cardinality {
     OneToMany,
     /// Set operators.
     ManyToMany,
+}
+
+impl Expr {
+    /// The type of the value it gives.
+    #[must_use]
+    pub fn value_type(&self) -> ValueType {
+        match &self.kind {
+            ExprKind::Number(_) => ValueType::Scalar,
+            ExprKind::String(_) => ValueType::String,
+            ExprKind::Vector(_) | ExprKind::Aggregate(_) => ValueType::Vector,
+            ExprKind::Matrix(_) | ExprKind::Subquery(_) => ValueType::Matrix,
+            ExprKind::Call(call) => crate::functions::find(call.function)
+                .map_or(ValueType::Vector, |function| function.returns),
+            ExprKind::Binary(binary) => {
+                let sides = (binary.lhs.value_type(), binary.rhs.value_type());
+                if sides == (ValueType::Scalar, ValueType::Scalar) {
+                    ValueType::Scalar
+                } else {
+                    ValueType::Vector
+                }
+            }
+            ExprKind::Unary(_, inner) | ExprKind::Paren(inner) => inner.value_type(),
+        }
+    }
+}
+
+impl ValueType {
+    /// What the documentation and messages call it.
+    #[must_use]
+    pub const fn documented(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::String => "string",
+            Self::Vector => "instant vector",
+            Self::Matrix => "range vector",
+        }
+    }
+}
+
+impl AggregateOp {
+    /// Whether it takes a parameter before the vector.
+    #[must_use]
+    pub const fn takes_param(self) -> bool {
+        matches!(
+            self,
+            Self::Topk
+                | Self::Bottomk
+                | Self::CountValues
+                | Self::Quantile
+                | Self::Limitk
+                | Self::LimitRatio
+        )
+    }
+
+    /// The operator as written in PromQL.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sum => "sum",
+            Self::Avg => "avg",
+            Self::Count => "count",
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::Group => "group",
+            Self::Stddev => "stddev",
+            Self::Stdvar => "stdvar",
+            Self::Topk => "topk",
+            Self::Bottomk => "bottomk",
+            Self::CountValues => "count_values",
+            Self::Quantile => "quantile",
+            Self::Limitk => "limitk",
+            Self::LimitRatio => "limit_ratio",
+        }
+    }
+}
+
+impl BinaryOp {
+    /// Whether it compares two values.
+    #[must_use]
+    pub const fn is_comparison(self) -> bool {
+        matches!(self, Self::Eq | Self::Ne | Self::Gt | Self::Lt | Self::Ge | Self::Le)
+    }
+
+    /// Whether it is `and`, `or` or `unless`.
+    #[must_use]
+    pub const fn is_set(self) -> bool {
+        matches!(self, Self::And | Self::Or | Self::Unless)
+    }
+
+    /// The operator as written in PromQL.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Add => "+",
+            Self::Sub => "-",
+            Self::Mul => "*",
+            Self::Div => "/",
+            Self::Mod => "%",
+            Self::Pow => "^",
+            Self::Atan2 => "atan2",
+            Self::Eq => "==",
+            Self::Ne => "!=",
+            Self::Gt => ">",
+            Self::Lt => "<",
+            Self::Ge => ">=",
+            Self::Le => "<=",
+            Self::And => "and",
+            Self::Or => "or",
+            Self::Unless => "unless",
+            Self::TrimUpper => "</",
+            Self::TrimLower => ">/",
+        }
+    }
+}
+
+impl fmt::Display for AggregateOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for BinaryOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for UnaryOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plus => "+",
+            Self::Minus => "-",
+        })
+    }
 }

@@ -1,5 +1,12 @@
 //! PromQL: text to typed expression, plan, and evaluation over column batches.
 
 pub mod ast;
+pub mod check;
+pub mod duration;
+pub mod functions;
+pub mod lex;
 pub mod memory;
+pub mod parse;
+pub mod quote;
+mod regex_error;
 pub mod value;
