@@ -6,10 +6,27 @@
 //! Nothing here imports another room, and nothing reads more than the
 //! configuration files themselves.
 
+mod builtin;
+mod discovery;
+mod error;
+pub mod glob;
+mod http;
+mod load;
 mod relabel;
+mod scrape;
 mod secret;
+mod section;
+mod sections;
 mod types;
+pub mod units;
+mod yaml;
 
+pub use builtin::builtin;
+pub use error::ConfigError;
+pub use load::{load, parse};
 pub use relabel::RelabelFieldError;
 pub use secret::Secret;
 pub use types::*;
+
+#[cfg(test)]
+mod tests;

@@ -14,9 +14,12 @@ use super::Secret;
 pub struct Config {
     /// `global`.
     pub global: GlobalConfig,
-    /// `runtime`, accepted for compatibility, has no meaning here.
-    /// `scrape_configs`, those of `scrape_config_files` included.
+    /// `scrape_configs`, followed by those of `scrape_config_files`.
     pub scrape_configs: Vec<ScrapeConfig>,
+    /// How many of `scrape_configs` stand in the main file.
+    pub main_scrape_configs: usize,
+    /// `scrape_config_files`: glob patterns.
+    pub scrape_config_files: Vec<PathBuf>,
     /// `rule_files`: glob patterns.
     pub rule_files: Vec<PathBuf>,
     /// `alerting`.
@@ -31,6 +34,9 @@ pub struct Config {
     pub operator: Option<OperatorConfig>,
     /// `webhooks`: receivers of alerts without an Alertmanager.
     pub webhooks: WebhooksConfig,
+    /// What is accepted although it has no meaning here, each with its place;
+    /// to be logged once.
+    pub warnings: Vec<String>,
 }
 
 /// `global`.
@@ -56,6 +62,17 @@ pub struct GlobalConfig {
     pub metric_name_validation: NameValidation,
     /// Default of each scrape configuration.
     pub metric_name_escaping: NameEscaping,
+    /// Default of each scrape configuration; if absent, that depends on
+    /// whether native histograms are asked for.
+    pub scrape_protocols: Option<Vec<ScrapeProtocol>>,
+    /// Default of each scrape configuration.
+    pub scrape_native_histograms: bool,
+    /// Default of each scrape configuration.
+    pub always_scrape_classic_histograms: bool,
+    /// Default of each scrape configuration.
+    pub convert_classic_histograms_to_nhcb: bool,
+    /// Default of each scrape configuration.
+    pub extra_scrape_metrics: bool,
 }
 
 impl Default for GlobalConfig {
@@ -71,6 +88,11 @@ impl Default for GlobalConfig {
             limits: ScrapeLimits::default(),
             metric_name_validation: NameValidation::Utf8,
             metric_name_escaping: NameEscaping::AllowUtf8,
+            scrape_protocols: None,
+            scrape_native_histograms: false,
+            always_scrape_classic_histograms: false,
+            convert_classic_histograms_to_nhcb: false,
+            extra_scrape_metrics: false,
         }
     }
 }
