@@ -4,6 +4,7 @@ pub mod ast;
 pub mod check;
 pub mod duration;
 pub mod functions;
+pub mod histogram;
 pub mod lex;
 pub mod memory;
 pub mod parse;
