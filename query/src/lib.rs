@@ -8,6 +8,7 @@ pub mod histogram;
 pub mod lex;
 pub mod memory;
 pub mod parse;
+pub mod print;
 pub mod quote;
 mod regex_error;
 pub mod value;
