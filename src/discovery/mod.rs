@@ -5,6 +5,7 @@
 //! through a watch channel whose value is replaced when anything changed.
 
 pub mod kubernetes;
+pub mod operator;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
