@@ -100,7 +100,10 @@ pub fn http(
     }
     if is_set(&from["bearerTokenSecret"]["name"]) {
         let credentials = secret(&from["bearerTokenSecret"])?;
-        to.insert("authorization".to_owned(), json!({"type": "Bearer", "credentials": credentials}));
+        to.insert(
+            "authorization".to_owned(),
+            json!({"type": "Bearer", "credentials": credentials}),
+        );
     }
     if is_set(&from["bearerTokenFile"]) {
         let file = &from["bearerTokenFile"];

@@ -45,13 +45,16 @@ pub fn service_monitor(object: &Value, mapping: &Mapping<'_>) -> Result<Vec<Valu
         config.insert("job_name".to_owned(), json!(pool));
         spec(monitor, &mut config);
         endpoint(from, &mut config, namespace, mapping)?;
-        let mut sd = kubernetes_sd(role, &namespaces(&monitor["namespaceSelector"], namespace), mapping);
+        let mut sd =
+            kubernetes_sd(role, &namespaces(&monitor["namespaceSelector"], namespace), mapping);
         attach_node(&mut sd, monitor);
         let mut rules = vec![remember_job()];
         if monitor["selectorMechanism"].as_str() == Some("RoleSelector") {
             sd.insert("selectors".to_owned(), role_selectors(role, &monitor["selector"])?);
         } else {
-            rules.extend(selector::rules("service", &monitor["selector"]).map_err(|e| e.to_string())?);
+            rules.extend(
+                selector::rules("service", &monitor["selector"]).map_err(|e| e.to_string())?,
+            );
         }
         let port = port_text(&from["port"]);
         match (&port, &from["targetPort"]) {
@@ -107,7 +110,8 @@ pub fn pod_monitor(object: &Value, mapping: &Mapping<'_>) -> Result<Vec<Value>, 
         config.insert("job_name".to_owned(), json!(pool));
         spec(monitor, &mut config);
         endpoint(from, &mut config, namespace, mapping)?;
-        let mut sd = kubernetes_sd("pod", &namespaces(&monitor["namespaceSelector"], namespace), mapping);
+        let mut sd =
+            kubernetes_sd("pod", &namespaces(&monitor["namespaceSelector"], namespace), mapping);
         attach_node(&mut sd, monitor);
         let mut rules = vec![remember_job()];
         if from["filterRunning"].as_bool() != Some(false) {

@@ -8,7 +8,8 @@ use super::{Rejected, describe};
 const GROUP: [&str; 5] = ["name", "interval", "query_offset", "limit", "labels"];
 
 /// Members of a rule.
-const RULE: [&str; 7] = ["record", "alert", "expr", "for", "keep_firing_for", "labels", "annotations"];
+const RULE: [&str; 7] =
+    ["record", "alert", "expr", "for", "keep_firing_for", "labels", "annotations"];
 
 /// The name and content of the rule file that an object is.
 ///

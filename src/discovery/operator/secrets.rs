@@ -18,8 +18,13 @@ pub trait SecretSource {
     /// # Errors
     ///
     /// The reason, such as a missing object, key or right.
-    fn text(&self, kind: SecretKind, namespace: &str, name: &str, key: &str)
-    -> Result<String, String>;
+    fn text(
+        &self,
+        kind: SecretKind,
+        namespace: &str,
+        name: &str,
+        key: &str,
+    ) -> Result<String, String>;
 }
 
 /// The text of a `{name, key}` selector of a Secret.

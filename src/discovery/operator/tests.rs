@@ -8,7 +8,13 @@ use crate::config::KubernetesRole;
 struct OneSecret;
 
 impl SecretSource for OneSecret {
-    fn text(&self, kind: SecretKind, namespace: &str, name: &str, key: &str) -> Result<String, String> {
+    fn text(
+        &self,
+        kind: SecretKind,
+        namespace: &str,
+        name: &str,
+        key: &str,
+    ) -> Result<String, String> {
         match (kind, namespace, name, key) {
             (SecretKind::Secret, "shop", "auth", "user") => Ok("u".to_owned()),
             (SecretKind::Secret, "shop", "auth", "pass") => Ok("p\n".to_owned()),
@@ -80,8 +86,12 @@ fn a_pod_monitor_with_a_number_has_no_endpoint_label() {
 
 #[test]
 fn a_probe_needs_a_prober_and_targets() {
-    let probe = |spec: Value| map(&json!({"kind": "Probe", "metadata": {"name": "p", "namespace": "n"}, "spec": spec}));
-    assert!(probe(json!({"prober": {"url": "http://x/"}, "targets": {"staticConfig": {}}})).is_err());
+    let probe = |spec: Value| {
+        map(&json!({"kind": "Probe", "metadata": {"name": "p", "namespace": "n"}, "spec": spec}))
+    };
+    assert!(
+        probe(json!({"prober": {"url": "http://x/"}, "targets": {"staticConfig": {}}})).is_err()
+    );
     assert!(probe(json!({"prober": {"url": "x:9115"}})).is_err());
     let configs = probe(json!({"prober": {"url": "x:9115"}, "module": "m",
         "params": [{"name": "module", "values": ["other"]}, {"name": "debug", "values": ["1"]}],
@@ -109,5 +119,8 @@ fn a_rule_object_is_a_rule_file() {
     .expect("usable");
     assert_eq!(name, "n-r-1.yaml");
     let file: Value = serde_json::from_str(&text).expect("JSON");
-    assert_eq!(file, json!({"groups": [{"name": "g", "rules": [{"record": "answer", "expr": "42"}]}]}));
+    assert_eq!(
+        file,
+        json!({"groups": [{"name": "g", "rules": [{"record": "answer", "expr": "42"}]}]})
+    );
 }
