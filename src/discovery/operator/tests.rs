@@ -124,3 +124,59 @@ fn a_rule_object_is_a_rule_file() {
         json!({"groups": [{"name": "g", "rules": [{"record": "answer", "expr": "42"}]}]})
     );
 }
+
+/// What a real operator's mapping was recorded as, both sides read by the
+/// configuration's parser.
+#[test]
+fn recorded_objects_become_the_recorded_configurations() {
+    let golden =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/kubernetes/golden");
+    if !golden.is_dir() {
+        println!("skipped: the recorded cases are not at hand");
+        return;
+    }
+    let parse = |text: &str| {
+        crate::config::parse(text, &golden, "test.yml", &crate::config::GlobalConfig::default())
+            .unwrap_or_else(|e| panic!("{e}\n{text}"))
+            .scrape_configs
+    };
+    for case in [
+        "operator_1_servicemonitor_basic",
+        "operator_2_servicemonitor_labels",
+        "operator_4_servicemonitor_expressions",
+        "operator_5_podmonitor",
+        "operator_7_probe_static",
+    ] {
+        let read =
+            |file: &str| std::fs::read_to_string(golden.join(case).join(file)).expect("recorded");
+        let objects: Value = serde_json::from_str(&read("objects.json")).expect("JSON");
+        let kinds = ["ServiceMonitor", "PodMonitor", "Probe", "ScrapeConfig"];
+        let made: Vec<Value> = objects["items"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter(|o| kinds.contains(&o["kind"].as_str().unwrap_or("")))
+            .flat_map(|o| map(o).expect("usable"))
+            .collect();
+        let global = json!({"scrape_interval": "1h", "scrape_timeout": "10s"});
+        let made = parse(&json!({"global": global, "scrape_configs": made}).to_string());
+        let recorded =
+            parse(&read("prometheus.yml").replace("${API_SERVER}", "http://127.0.0.1:1"));
+        assert_eq!(made.len(), recorded.len(), "{case}");
+        for (made, recorded) in made.iter().zip(&recorded) {
+            let targets = |c: &crate::config::ScrapeConfig| {
+                (c.discovery.clone(), c.scrape_interval, c.params.clone())
+            };
+            assert_eq!(targets(made), targets(recorded), "{case}");
+            let rules = |c: &crate::config::ScrapeConfig| {
+                c.relabel_configs.iter().map(|r| format!("{r:?}")).collect::<Vec<_>>().join("\n")
+            };
+            // `$1` and `${1}` are the same.
+            assert_eq!(
+                rules(made).replace("${1}", "$1"),
+                rules(recorded).replace("${1}", "$1"),
+                "{case}"
+            );
+        }
+    }
+}
