@@ -1,0 +1,370 @@
+//! Which series is this line? The positional cache of one target.
+//!
+//! A page is mostly the page before with other numbers. The cache holds one
+//! [`Line`] of 16 bytes per line of the last good page, in the page's order:
+//! a keyed hash of the line's series text and what it stood for. A [`Walk`]
+//! compares each line of a new page with the line at the same position. The
+//! first one that differs starts a new order: from then on lines are also
+//! looked up by hash, and lines that are not found are new.
+//!
+//! Hashes are keyed with a number of this process and 64 bits wide; that two
+//! texts of one target collide is left to chance (2^-64 per pair).
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use narthex_storage::read::SeriesRef;
+
+/// What a line of the last page was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line {
+    /// Of the series text, or of the whole comment.
+    pub hash: u64,
+    /// The series; for comments a type, see [`super::page`].
+    pub series: SeriesRef,
+    /// See the constants of [`Line`]; 0 is a series that goes stale when it
+    /// is missing, the common case.
+    pub flags: u32,
+}
+
+impl Line {
+    /// Dropped by metric relabeling.
+    pub const DROPPED: u32 = 1;
+    /// A comment.
+    pub const COMMENT: u32 = 2;
+    /// A second sample of a series of the same page.
+    pub const DUPLICATE: u32 = 4;
+    /// Has an exposed timestamp, so it does not go stale.
+    pub const UNTRACKED: u32 = 8;
+    /// Seen again in the page that is being walked.
+    const TAKEN: u32 = 16;
+}
+
+/// The lines of the last good page of one target.
+#[derive(Debug, Default)]
+pub struct Cache {
+    lines: Box<[Line]>,
+    /// Whether the last scrape was good: only then can series go stale.
+    live: bool,
+}
+
+/// What the cache says of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// Was on the last good page, or is a comment.
+    Known(Line),
+    /// Was already on this page.
+    Again(Line),
+    /// Neither.
+    Nothing,
+}
+
+/// Buffers of a walk, kept by the caller.
+#[derive(Debug, Default)]
+pub struct WalkBuffers {
+    next: Vec<Line>,
+    index: HashMap<u64, u32, BuildHasherDefault<Identity>>,
+}
+
+/// Marks an index into the new order.
+const NEW: u32 = 1 << 31;
+
+impl Cache {
+    /// Number of lines.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Whether there is no line.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Starts a page.
+    pub fn walk<'a>(&'a mut self, buffers: &'a mut WalkBuffers) -> Walk<'a> {
+        Walk { cache: self, buffers, cursor: 0, changed: None }
+    }
+
+    /// The scrape failed: appends the series that go stale to `stale`.
+    pub fn fail(&mut self, stale: &mut Vec<SeriesRef>) {
+        if std::mem::take(&mut self.live) {
+            stale.extend(self.lines.iter().filter(|l| l.flags == 0).map(|l| l.series));
+        }
+    }
+}
+
+/// One page on its way through the cache.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    cache: &'a mut Cache,
+    buffers: &'a mut WalkBuffers,
+    /// The next line of the old order.
+    cursor: usize,
+    /// Where the order changed.
+    changed: Option<usize>,
+}
+
+impl Walk<'_> {
+    /// Whether the last scrape was good.
+    #[must_use]
+    pub const fn is_live(&self) -> bool {
+        self.cache.live
+    }
+
+    /// The line at the same position of the last page, if it has this hash
+    /// and the order is still the old one. The hot path: one comparison.
+    #[inline]
+    pub fn step(&mut self, hash: u64) -> Option<&mut Line> {
+        let line = self.cache.lines.get_mut(self.cursor)?;
+        if line.hash != hash || self.changed.is_some() {
+            return None;
+        }
+        self.cursor += 1;
+        Some(line)
+    }
+
+    /// Looks a line up that was not at its position; from then on the page
+    /// has a new order. A line that is found is taken.
+    #[cold]
+    pub fn search(&mut self, hash: u64) -> Found {
+        if self.changed.is_none() {
+            self.change();
+        }
+        let lines = &mut self.cache.lines;
+        // The old order goes on behind a line that was added or removed.
+        let here = lines
+            .get(self.cursor)
+            .is_some_and(|l| l.hash == hash && l.flags & (Line::TAKEN | Line::DUPLICATE) == 0);
+        let at = if here {
+            self.cursor
+        } else {
+            match self.buffers.index.get(&hash) {
+                None => return Found::Nothing,
+                Some(at) if at & NEW != 0 => {
+                    return self.again(self.buffers.next[(at & !NEW) as usize]);
+                }
+                Some(at) => *at as usize,
+            }
+        };
+        let line = &mut lines[at];
+        let mut found = Line { flags: line.flags & !(Line::TAKEN | Line::DUPLICATE), ..*line };
+        let taken = line.flags & Line::TAKEN != 0 || self.changed.is_some_and(|from| at < from);
+        if taken && found.flags & Line::COMMENT == 0 {
+            found.flags &= !Line::UNTRACKED;
+            return self.again(found);
+        }
+        line.flags |= Line::TAKEN;
+        self.cursor = at + 1;
+        self.buffers.next.push(found);
+        Found::Known(found)
+    }
+
+    fn again(&mut self, line: Line) -> Found {
+        self.buffers.next.push(Line { flags: line.flags | Line::DUPLICATE, ..line });
+        Found::Again(line)
+    }
+
+    fn change(&mut self) {
+        let (lines, buffers) = (&self.cache.lines, &mut *self.buffers);
+        buffers.next.clear();
+        buffers.next.extend_from_slice(&lines[..self.cursor]);
+        buffers.index.clear();
+        buffers.index.reserve(lines.len());
+        for (line, at) in lines.iter().zip(0u32..) {
+            if line.flags & Line::DUPLICATE == 0 {
+                buffers.index.insert(line.hash, at);
+            }
+        }
+        self.changed = Some(self.cursor);
+    }
+
+    /// Adds a line that [`Walk::search`] did not find.
+    pub fn insert(&mut self, line: Line) {
+        if self.changed.is_none() {
+            self.change();
+        }
+        let at = u32::try_from(self.buffers.next.len()).unwrap_or(u32::MAX) & !NEW;
+        self.buffers.index.insert(line.hash, at | NEW);
+        self.buffers.next.push(line);
+    }
+
+    /// Changes the flags of the line that was walked last, in a new order: a
+    /// page that fails must not have changed the old one.
+    pub fn flag_last(&mut self, set: u32, clear: u32) {
+        if self.changed.is_none() {
+            self.change();
+        }
+        if let Some(line) = self.buffers.next.last_mut() {
+            line.flags = line.flags & !clear | set;
+        }
+    }
+
+    /// The page was good: it is the last page now. Appends series that are
+    /// missing from it to `stale`.
+    pub fn finish(mut self, stale: &mut Vec<SeriesRef>) -> Finished {
+        let complete = self.cursor == self.cache.lines.len();
+        let was_live = std::mem::replace(&mut self.cache.live, true);
+        if self.changed.is_none() {
+            if complete {
+                return Finished::default();
+            }
+            // The page is shorter: cut the rest.
+            self.change();
+        }
+        self.replace(was_live, stale)
+    }
+
+    fn replace(&mut self, was_live: bool, stale: &mut Vec<SeriesRef>) -> Finished {
+        let next = &mut self.buffers.next;
+        let is_tracked =
+            |l: &&Line| l.flags & (Line::DROPPED | Line::COMMENT | Line::UNTRACKED) == 0;
+        // A series may be there under several texts.
+        let mut present: Vec<SeriesRef> =
+            next.iter().filter(is_tracked).map(|l| l.series).collect();
+        present.sort_unstable();
+        let from = self.changed.unwrap_or(0);
+        let missing = self.cache.lines[from..].iter().filter(|l| was_live && l.flags == 0);
+        stale.extend(missing.map(|l| l.series).filter(|s| present.binary_search(s).is_err()));
+        stale.sort_unstable();
+        stale.dedup();
+        let repeated: Vec<SeriesRef> =
+            present.windows(2).filter(|w| w[0] == w[1]).map(|w| w[0]).collect();
+        let mut finished = Finished { comments_changed: false, respelled: false };
+        if !repeated.is_empty() {
+            let mut seen = std::collections::HashSet::new();
+            for line in next.iter_mut().filter(|l| l.flags == 0) {
+                if repeated.binary_search(&line.series).is_ok() && !seen.insert(line.series) {
+                    line.flags |= Line::DUPLICATE;
+                    finished.respelled = true;
+                }
+            }
+        }
+        let comments = |lines: &[Line]| -> Vec<u64> {
+            lines.iter().filter(|l| l.flags & Line::COMMENT != 0).map(|l| l.hash).collect()
+        };
+        finished.comments_changed = comments(&self.cache.lines) != comments(next);
+        self.cache.lines = next.as_slice().into();
+        finished
+    }
+}
+
+/// What a good page brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Finished {
+    /// Comments came, went or moved.
+    pub comments_changed: bool,
+    /// A series stands on the page twice, under two texts.
+    pub respelled: bool,
+}
+
+impl Drop for Walk<'_> {
+    /// A page that is given up leaves the last good one as it was.
+    fn drop(&mut self) {
+        if self.changed.is_some() {
+            for line in &mut self.cache.lines {
+                line.flags &= !Line::TAKEN;
+            }
+        }
+    }
+}
+
+/// The keys are hashes already.
+#[derive(Debug, Default)]
+struct Identity(u64);
+
+impl Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        self.0 = xxhash_rust::xxh3::xxh3_64(bytes);
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    /// Walks a page of series (their hashes); gives new ones and duplicates.
+    fn walk(cache: &mut Cache, page: &[u64], good: bool) -> (Vec<u64>, Vec<u64>, Vec<SeriesRef>) {
+        let (mut new, mut again, mut stale) = (vec![], vec![], vec![]);
+        let mut buffers = WalkBuffers::default();
+        let mut walk = cache.walk(&mut buffers);
+        for &hash in page {
+            if let Some(line) = walk.step(hash) {
+                if line.flags & Line::DUPLICATE != 0 {
+                    again.push(hash);
+                }
+                continue;
+            }
+            match walk.search(hash) {
+                Found::Known(line) => assert_eq!(u64::from(line.series.0), hash),
+                Found::Again(_) => again.push(hash),
+                Found::Nothing => {
+                    let series = SeriesRef(u32::try_from(hash).expect("small"));
+                    walk.insert(Line { hash, series, flags: 0 });
+                    new.push(hash);
+                }
+            }
+        }
+        if good {
+            walk.finish(&mut stale);
+        } else {
+            drop(walk);
+            cache.fail(&mut stale);
+        }
+        stale.sort_unstable();
+        (new, again, stale)
+    }
+
+    proptest! {
+        #[test]
+        fn series_come_go_and_move_as_sets_say(
+            pages in proptest::collection::vec((proptest::collection::vec(0u64..12, 0..12), any::<bool>()), 1..8),
+            shuffle in any::<bool>(),
+        ) {
+            let mut cache = Cache::default();
+            // What the last good page held, and whether the last scrape was good.
+            let (mut known, mut live) = (BTreeSet::new(), false);
+            for (mut page, good) in pages {
+                if !shuffle {
+                    page.sort_unstable();
+                }
+                let (new, again, stale) = walk(&mut cache, &page, good);
+                let mut seen = BTreeSet::new();
+                let (mut expected_new, mut expected_again) = (vec![], vec![]);
+                for hash in page {
+                    if !seen.insert(hash) {
+                        expected_again.push(hash);
+                    } else if !known.contains(&hash) {
+                        expected_new.push(hash);
+                    }
+                }
+                let gone: Vec<SeriesRef> = known
+                    .iter()
+                    .filter(|h| live && !(good && seen.contains(h)))
+                    .map(|h| SeriesRef(u32::try_from(*h).expect("small")))
+                    .collect();
+                prop_assert_eq!((new, again, stale), (expected_new, expected_again, gone));
+                live = good;
+                if good {
+                    known = seen;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_takes_sixteen_bytes() {
+        assert_eq!(std::mem::size_of::<Line>(), 16);
+    }
+}

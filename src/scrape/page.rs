@@ -1,0 +1,461 @@
+//! How does a page become rows? One pass over its lines, with the cache of
+//! its target beside it.
+//!
+//! A known line costs a search for its end, a hash of its series text and the
+//! parsing of its number; that is what dominates, and `benches/scanner.rs`
+//! guards it. Everything else (new series, comments, odd spelling, exposed
+//! timestamps, errors) goes through the exact parsers of [`super::scanner`].
+//!
+//! Nothing reaches the storage before the page was read to its end: a page
+//! that fails leaves no sample, only ids of series.
+
+use narthex_storage::append::{AppendError, Appender};
+use narthex_storage::histogram::Histogram;
+use narthex_storage::labels::LabelsBuilder;
+use narthex_storage::read::SeriesRef;
+use narthex_storage::sample::{Exemplar, MetricKind};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::cache::{Cache, Found, Line, Walk, WalkBuffers};
+use super::labels::{LabelError, LabelRules, Resolved};
+use super::scanner::{Entry, ParseError, RawLabels, RawSample, float::parse_float, text};
+
+/// Explicit timestamps may be this far ahead of the clock.
+pub const FUTURE_LIMIT_MS: i64 = 10 * 60 * 1000;
+
+/// How the samples of a target are read.
+#[derive(Debug)]
+pub struct PageRules {
+    /// What is done to labels.
+    pub labels: LabelRules,
+    /// Exposed timestamps are used.
+    pub honor_timestamps: bool,
+    /// Series with exposed timestamps go stale, too.
+    pub track_timestamps_staleness: bool,
+    /// Samples after metric relabeling; 0 is no limit.
+    pub sample_limit: u64,
+    /// Keys the hashes of the cache.
+    pub hash_key: u64,
+}
+
+/// The samples of one page, and buffers for reading it. Kept by the caller.
+#[derive(Debug, Default)]
+pub struct Rows {
+    /// Series with a sample at the scrape's own timestamp ...
+    pub series: Vec<SeriesRef>,
+    /// ... and their values.
+    pub values: Vec<f64>,
+    /// Samples with exposed timestamps.
+    pub timed: Vec<(i64, SeriesRef, f64)>,
+    /// Native histograms, with their timestamps.
+    pub histograms: Vec<(i64, SeriesRef, Histogram)>,
+    /// Exemplars of the samples above.
+    pub exemplars: Vec<(SeriesRef, Exemplar)>,
+    /// Series that are gone.
+    pub stale: Vec<SeriesRef>,
+    walk: WalkBuffers,
+    raw: RawLabels,
+}
+
+impl Rows {
+    /// Forgets the samples, keeps the allocations.
+    pub fn clear(&mut self) {
+        self.series.clear();
+        self.values.clear();
+        self.timed.clear();
+        self.histograms.clear();
+        self.exemplars.clear();
+        self.stale.clear();
+    }
+
+    /// Removes second samples of a series at the scrape's own timestamp, and
+    /// says how many there were.
+    #[cold]
+    fn keep_first_samples(&mut self) -> u64 {
+        let mut seen = std::collections::HashSet::new();
+        let keep: Vec<bool> = self.series.iter().map(|s| seen.insert(*s)).collect();
+        let kept = |i: &mut usize| {
+            *i += 1;
+            keep[*i - 1]
+        };
+        let (before, mut i, mut j) = (self.series.len(), 0, 0);
+        self.series.retain(|_| kept(&mut i));
+        self.values.retain(|_| kept(&mut j));
+        (before - self.series.len()) as u64
+    }
+}
+
+/// What was counted on a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// Samples on the page, up to the first error.
+    pub scraped: u64,
+    /// Those that metric relabeling kept.
+    pub kept: u64,
+    /// Series that were not known before.
+    pub added: u64,
+    /// Second samples of a series.
+    pub duplicates: u64,
+    /// Samples too far in the future.
+    pub out_of_bounds: u64,
+    /// New series that the storage refused for want of memory.
+    pub refused: u64,
+    /// Types, helps or units may have changed.
+    pub metadata_changed: bool,
+}
+
+/// Why a page is not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PageError {
+    /// The format is not kept.
+    #[error("{0}")]
+    Parse(ParseError),
+    /// A label limit is exceeded.
+    #[error("{0}")]
+    LabelLimit(String),
+    /// More samples than `sample_limit`.
+    #[error("sample limit exceeded")]
+    SampleLimit,
+}
+
+/// Reads a page in the text format. The page must end with a line end.
+///
+/// # Errors
+///
+/// [`PageError`]; what was counted up to there is in `counts`, and the cache
+/// is as it was before. [`Cache::fail`] is the caller's.
+pub fn read_text(
+    page: &[u8],
+    now_ms: i64,
+    rules: &PageRules,
+    cache: &mut Cache,
+    appender: &mut dyn Appender,
+    rows: &mut Rows,
+    counts: &mut Counts,
+) -> Result<(), PageError> {
+    rows.clear();
+    let mut raw = std::mem::take(&mut rows.raw);
+    let mut buffers = std::mem::take(&mut rows.walk);
+    let result = {
+        let mut intake = Intake {
+            walk: cache.walk(&mut buffers),
+            rules,
+            now_ms,
+            appender,
+            rows,
+            counts,
+            kind: MetricKind::Unknown,
+        };
+        match intake.text(page, &mut raw).and_then(|()| intake.end()) {
+            Ok(()) => {
+                let Intake { walk, rows, counts, .. } = intake;
+                // A series that got an exposed timestamp went stale, unless it has both.
+                rows.stale.retain(|s| !rows.series.contains(s));
+                let finished = walk.finish(&mut rows.stale);
+                counts.metadata_changed = finished.comments_changed;
+                if finished.respelled {
+                    counts.duplicates += rows.keep_first_samples();
+                }
+                Ok(())
+            }
+            Err(e) => {
+                intake.rows.clear();
+                Err(e)
+            }
+        }
+    };
+    rows.raw = raw;
+    rows.walk = buffers;
+    result
+}
+
+/// Reading of one page under way.
+struct Intake<'a> {
+    walk: Walk<'a>,
+    rules: &'a PageRules,
+    now_ms: i64,
+    appender: &'a mut dyn Appender,
+    rows: &'a mut Rows,
+    counts: &'a mut Counts,
+    /// Of the last `TYPE` line.
+    kind: MetricKind,
+}
+
+impl Intake<'_> {
+    fn text(&mut self, page: &[u8], raw: &mut RawLabels) -> Result<(), PageError> {
+        let key = self.rules.hash_key;
+        let mut at = 0;
+        while let Some(length) = memchr::memchr(b'\n', &page[at..]) {
+            let line = &page[at..at + length];
+            let end = series_end(line);
+            let hash = xxh3_64_with_seed(&line[..end], key);
+            if let Some(known) = self.walk.step(hash) {
+                let known = *known;
+                if known.flags == 0
+                    && let Some((value, None)) = number(&line[end..])
+                {
+                    self.counts.scraped += 1;
+                    self.counts.kept += 1;
+                    self.rows.series.push(known.series);
+                    self.rows.values.push(value);
+                    at += length + 1;
+                    continue;
+                }
+                at = self.odd(page, at, raw, line, end, Some(known))?;
+            } else {
+                at = self.odd(page, at, raw, line, end, None)?;
+            }
+            if at >= page.len() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Any line but a plain sample of a known series at its position. Gives
+    /// the start of the next entry.
+    #[cold]
+    fn odd(
+        &mut self,
+        page: &[u8],
+        at: usize,
+        raw: &mut RawLabels,
+        line: &[u8],
+        end: usize,
+        stepped: Option<Line>,
+    ) -> Result<usize, PageError> {
+        let next = at + line.len() + 1;
+        if line.is_empty() {
+            return Ok(next);
+        }
+        let hash = xxh3_64_with_seed(&line[..end], self.rules.hash_key);
+        let found = match stepped {
+            Some(line) if line.flags & Line::DUPLICATE != 0 => Found::Again(line),
+            Some(line) => Found::Known(line),
+            None => self.walk.search(hash),
+        };
+        match found {
+            Found::Known(known) if known.flags & Line::COMMENT != 0 => {
+                self.comment(known);
+                return Ok(next);
+            }
+            Found::Known(known) | Found::Again(known) => {
+                if let Some((value, timestamp_ms)) = number(&line[end..]) {
+                    self.known(found, known, value, timestamp_ms);
+                    return Ok(next);
+                }
+            }
+            Found::Nothing => {}
+        }
+        let (entry, next) = text::entry(page, at, raw).map_err(PageError::Parse)?;
+        match entry {
+            Entry::End => return Ok(page.len()),
+            Entry::Type(_, kind) => {
+                self.kind = kind;
+                let series = SeriesRef(type_code(kind));
+                self.walk.insert(Line { hash, series, flags: Line::COMMENT });
+            }
+            Entry::Help(..) | Entry::Unit(..) | Entry::Comment => {
+                self.walk.insert(Line { hash, series: NO_TYPE, flags: Line::COMMENT });
+            }
+            Entry::Sample(sample) => {
+                self.sample(page, at, raw, &sample, found)?;
+            }
+        }
+        Ok(next)
+    }
+
+    /// A sample whose spelling needed the exact parser.
+    fn sample(
+        &mut self,
+        page: &[u8],
+        at: usize,
+        raw: &RawLabels,
+        sample: &RawSample,
+        found: Found,
+    ) -> Result<(), PageError> {
+        let hash = xxh3_64_with_seed(&page[sample.series.clone()], self.rules.hash_key);
+        let found = if found == Found::Nothing { self.walk.search(hash) } else { found };
+        match found {
+            Found::Known(line) | Found::Again(line) => {
+                self.known(found, line, sample.value, sample.timestamp_ms);
+                Ok(())
+            }
+            Found::Nothing => {
+                let fail = |message: String| PageError::Parse(ParseError::at(page, at, message));
+                let mut labels = LabelsBuilder::new();
+                raw.resolve(page, self.kind, &mut labels).map_err(fail)?;
+                let empty: Vec<String> = raw
+                    .pairs
+                    .iter()
+                    .filter(|(_, value)| value.is_empty())
+                    .map(|(name, _)| String::from_utf8_lossy(&page[name.clone()]).into_owned())
+                    .collect();
+                self.new_series(hash, labels, &empty, sample.value, sample.timestamp_ms).map_err(
+                    |e| match e {
+                        LabelError::Limit(message) => PageError::LabelLimit(message),
+                        LabelError::Invalid(message) => fail(message),
+                    },
+                )
+            }
+        }
+    }
+
+    const fn comment(&mut self, known: Line) {
+        if let Some(kind) = type_of(known.series.0) {
+            self.kind = kind;
+        }
+    }
+
+    fn known(&mut self, found: Found, line: Line, value: f64, timestamp_ms: Option<i64>) {
+        self.counts.scraped += 1;
+        if line.flags & Line::DROPPED != 0 {
+            return;
+        }
+        self.counts.kept += 1;
+        let timestamp_ms = timestamp_ms.filter(|_| self.rules.honor_timestamps);
+        if matches!(found, Found::Again(_)) && timestamp_ms.is_none() {
+            self.counts.duplicates += 1;
+            return;
+        }
+        let untracked = timestamp_ms.is_some() && !self.rules.track_timestamps_staleness;
+        if untracked != (line.flags & Line::UNTRACKED != 0) {
+            let (set, clear) = if untracked { (Line::UNTRACKED, 0) } else { (0, Line::UNTRACKED) };
+            self.walk.flag_last(set, clear);
+            if untracked && self.walk.is_live() {
+                self.rows.stale.push(line.series);
+            }
+        }
+        self.push(line.series, value, timestamp_ms);
+    }
+
+    fn push(&mut self, series: SeriesRef, value: f64, timestamp_ms: Option<i64>) {
+        match timestamp_ms {
+            None => {
+                self.rows.series.push(series);
+                self.rows.values.push(value);
+            }
+            Some(t) if t > self.now_ms.saturating_add(FUTURE_LIMIT_MS) => {
+                self.counts.out_of_bounds += 1;
+            }
+            Some(t) => self.rows.timed.push((t, series, value)),
+        }
+    }
+
+    fn new_series(
+        &mut self,
+        hash: u64,
+        labels: LabelsBuilder,
+        empty: &[String],
+        value: f64,
+        timestamp_ms: Option<i64>,
+    ) -> Result<(), LabelError> {
+        self.counts.scraped += 1;
+        let labels = match self.rules.labels.resolve(labels, empty)? {
+            Resolved::Series(labels) => labels,
+            Resolved::Dropped => {
+                self.walk.insert(Line { hash, series: NO_TYPE, flags: Line::DROPPED });
+                return Ok(());
+            }
+        };
+        self.counts.kept += 1;
+        if self.over_limit() {
+            return Ok(());
+        }
+        let series = match self.appender.series(&labels) {
+            Ok(series) => series,
+            Err(AppendError::SeriesLimit) => {
+                self.counts.refused += 1;
+                return Ok(());
+            }
+            Err(e) => return Err(LabelError::Invalid(format!("{e}: {labels}"))),
+        };
+        self.counts.added += 1;
+        let timestamp_ms = timestamp_ms.filter(|_| self.rules.honor_timestamps);
+        let untracked = timestamp_ms.is_some() && !self.rules.track_timestamps_staleness;
+        let flags = if untracked { Line::UNTRACKED } else { 0 };
+        self.walk.insert(Line { hash, series, flags });
+        self.push(series, value, timestamp_ms);
+        Ok(())
+    }
+
+    /// Whether the samples so far are more than the scrape may have. New
+    /// series are then no longer made; parsing goes on for the counts.
+    const fn over_limit(&self) -> bool {
+        let limit = self.rules.sample_limit;
+        limit > 0 && self.counts.kept - self.counts.duplicates > limit
+    }
+
+    const fn end(&self) -> Result<(), PageError> {
+        if self.over_limit() { Err(PageError::SampleLimit) } else { Ok(()) }
+    }
+}
+
+/// In place of a series where a line has none.
+const NO_TYPE: SeriesRef = SeriesRef(u32::MAX);
+
+const KINDS: [MetricKind; 8] = [
+    MetricKind::Counter,
+    MetricKind::Gauge,
+    MetricKind::Histogram,
+    MetricKind::GaugeHistogram,
+    MetricKind::Summary,
+    MetricKind::Info,
+    MetricKind::StateSet,
+    MetricKind::Unknown,
+];
+
+fn type_code(kind: MetricKind) -> u32 {
+    (0..).zip(KINDS).find(|(_, k)| *k == kind).map_or(u32::MAX, |(code, _)| code)
+}
+
+const fn type_of(code: u32) -> Option<MetricKind> {
+    if (code as usize) < KINDS.len() { Some(KINDS[code as usize]) } else { None }
+}
+
+/// Where the series text of a line ends, if the line is what it seems: behind
+/// the last brace, or at the first white space; a comment is its own text.
+///
+/// A wrong guess is harmless: only texts that the exact parser delimited get
+/// into the cache, and such a text is complete wherever it stands.
+fn series_end(line: &[u8]) -> usize {
+    if line.first() == Some(&b'#') {
+        return line.len();
+    }
+    match memchr::memrchr(b'}', line) {
+        Some(brace) => brace + 1,
+        None => memchr::memchr2(b' ', b'\t', line).unwrap_or(line.len()),
+    }
+}
+
+/// The rest of a line: value, and timestamp if there is one. `None` if it is
+/// spelled in any but the usual way.
+#[inline]
+fn number(rest: &[u8]) -> Option<(f64, Option<i64>)> {
+    let rest = rest.strip_prefix(b" ")?;
+    let Some(space) = memchr::memchr(b' ', rest) else {
+        return Some((plain(rest)?, None));
+    };
+    let timestamp = &rest[space + 1..];
+    if timestamp.is_empty() || timestamp.len() > 18 {
+        return None;
+    }
+    let mut t = 0;
+    for b in timestamp {
+        let digit = b.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        t = t * 10 + i64::from(digit);
+    }
+    Some((plain(&rest[..space])?, Some(t)))
+}
+
+fn plain(text: &[u8]) -> Option<f64> {
+    parse_float(text)
+}
+
+#[cfg(test)]
+#[path = "page_tests.rs"]
+mod tests;

@@ -1,0 +1,253 @@
+//! Pages in sequence through a cache, against reading each one afresh.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use narthex_query::memory::MemoryStorage;
+use narthex_storage::append::{Appendable as _, SourceId, SyncClass};
+use narthex_storage::labels::Labels;
+use proptest::prelude::*;
+
+use super::*;
+use crate::config::{NameValidation, ScrapeLimits};
+
+fn rules() -> PageRules {
+    PageRules {
+        labels: LabelRules {
+            target: Labels::from_pairs([("instance", "i")]),
+            honor_labels: false,
+            relabel: Arc::default(),
+            limits: ScrapeLimits::default(),
+            validation: NameValidation::Utf8,
+        },
+        honor_timestamps: true,
+        track_timestamps_staleness: false,
+        sample_limit: 0,
+        hash_key: 7,
+    }
+}
+
+/// A target and the series that its pages made.
+struct Target {
+    rules: PageRules,
+    cache: Cache,
+    rows: Rows,
+    counts: Counts,
+    names: BTreeMap<SeriesRef, String>,
+    storage: MemoryStorage,
+}
+
+/// Remembers the labels of series.
+struct Naming<'a> {
+    inner: Box<dyn Appender>,
+    names: &'a mut BTreeMap<SeriesRef, String>,
+}
+
+impl Appender for Naming<'_> {
+    fn series(&mut self, labels: &Labels) -> Result<SeriesRef, AppendError> {
+        let series = self.inner.series(labels)?;
+        self.names.insert(series, labels.to_string());
+        Ok(series)
+    }
+    fn append_row(
+        &mut self,
+        _: i64,
+        _: &[SeriesRef],
+        _: &[f64],
+        _: &mut Vec<(usize, AppendError)>,
+    ) {
+        unreachable!("pages do not write")
+    }
+    fn append(&mut self, _: SeriesRef, _: i64, _: i64, _: f64) -> Result<(), AppendError> {
+        unreachable!("pages do not write")
+    }
+    fn append_histogram(
+        &mut self,
+        _: SeriesRef,
+        _: i64,
+        _: i64,
+        _: &Histogram,
+    ) -> Result<(), AppendError> {
+        unreachable!("pages do not write")
+    }
+    fn append_exemplar(&mut self, _: SeriesRef, _: &Exemplar) -> Result<(), AppendError> {
+        unreachable!("pages do not write")
+    }
+    fn set_metadata(&mut self, _: &str, _: &narthex_storage::sample::Metadata) {}
+    fn commit(
+        self: Box<Self>,
+    ) -> Result<narthex_storage::append::Committed, narthex_storage::append::CommitError> {
+        unreachable!("pages do not write")
+    }
+}
+
+impl Target {
+    fn new(rules: PageRules) -> Self {
+        Self {
+            rules,
+            cache: Cache::default(),
+            rows: Rows::default(),
+            counts: Counts::default(),
+            names: BTreeMap::new(),
+            storage: MemoryStorage::new(),
+        }
+    }
+
+    /// Samples as `labels value time`, sorted; then the stale series.
+    fn scrape(&mut self, page: &str) -> (Result<Vec<String>, String>, Vec<String>) {
+        let page = format!("{page}\n");
+        self.counts = Counts::default();
+        let inner = self.storage.appender(SourceId(0), SyncClass::Scrape);
+        let mut appender = Naming { inner, names: &mut self.names };
+        let (rows, counts) = (&mut self.rows, &mut self.counts);
+        let result = read_text(
+            page.as_bytes(),
+            0,
+            &self.rules,
+            &mut self.cache,
+            &mut appender,
+            rows,
+            counts,
+        );
+        if result.is_err() {
+            self.cache.fail(&mut rows.stale);
+        }
+        let name = |s: &SeriesRef| self.names[s].clone();
+        let plain = rows.series.iter().zip(&rows.values).map(|(s, v)| format!("{} {v:?}", name(s)));
+        let timed = rows.timed.iter().map(|(t, s, v)| format!("{} {v:?} {t}", name(s)));
+        let mut samples: Vec<String> = plain.chain(timed).collect();
+        samples.sort();
+        let mut stale: Vec<String> = rows.stale.iter().map(name).collect();
+        stale.sort();
+        (result.map(|()| samples).map_err(|e| e.to_string()), stale)
+    }
+}
+
+#[test]
+fn known_lines_need_no_labels() {
+    let mut target = Target::new(rules());
+    let (samples, stale) = target.scrape("# TYPE a counter\na{x=\"1\"} 1\nb 2\nc 3 1000\n");
+    let expected = [
+        "{__name__=\"a\", instance=\"i\", x=\"1\"} 1.0",
+        "{__name__=\"b\", instance=\"i\"} 2.0",
+        "{__name__=\"c\", instance=\"i\"} 3.0 1000",
+    ];
+    assert_eq!((samples.as_deref(), stale.len()), (Ok(&expected.map(str::to_owned)[..]), 0));
+    assert_eq!((target.counts.scraped, target.counts.added), (3, 3));
+    let (samples, _) = target.scrape("# TYPE a counter\na{x=\"1\"} 1\nb 2\nc 3 1000\n");
+    assert_eq!(samples.as_deref(), Ok(&expected.map(str::to_owned)[..]));
+    assert_eq!((target.counts.scraped, target.counts.added), (3, 0));
+    assert!(!target.counts.metadata_changed);
+    // An untracked series does not go stale, a tracked one does.
+    let (_, stale) = target.scrape("# TYPE a counter\na{x=\"1\"} 1");
+    assert_eq!(stale, ["{__name__=\"b\", instance=\"i\"}"]);
+}
+
+#[test]
+fn a_bad_line_fails_the_page_and_keeps_the_cache() {
+    let mut target = Target::new(rules());
+    assert!(target.scrape("a 1\nb 2").0.is_ok());
+    let (result, stale) = target.scrape("b 2\na 1\nc 3\nbroken");
+    assert_eq!(
+        result,
+        Err("expected value after metric, got \"\\n\" (\"INVALID\") while parsing: \"broken\\n\" (line 4)".to_owned())
+    );
+    assert_eq!(stale.len(), 2);
+    assert_eq!(target.counts.scraped, 3);
+    let (_, stale) = target.scrape("broken");
+    assert!(stale.is_empty(), "they are stale already");
+    let (samples, stale) = target.scrape("a 1");
+    assert_eq!((samples.map(|s| s.len()), stale.len(), target.counts.added), (Ok(1), 0, 0));
+}
+
+#[test]
+fn duplicates_keep_the_first_sample() {
+    let mut target = Target::new(rules());
+    for _ in 0..3 {
+        let (samples, _) = target.scrape("a 1\nb 1\na 2\na 3 5");
+        let expected = [
+            "{__name__=\"a\", instance=\"i\"} 1.0",
+            "{__name__=\"a\", instance=\"i\"} 3.0 5",
+            "{__name__=\"b\", instance=\"i\"} 1.0",
+        ];
+        assert_eq!(samples.as_deref(), Ok(&expected.map(str::to_owned)[..]));
+        assert_eq!((target.counts.duplicates, target.counts.kept), (1, 4));
+    }
+    let (samples, stale) = target.scrape("b 1\na 2");
+    assert_eq!((samples.map(|s| s.len()), stale.len(), target.counts.duplicates), (Ok(2), 0, 0));
+}
+
+#[test]
+fn the_sample_limit_counts_what_is_kept() {
+    let mut target = Target::new(PageRules { sample_limit: 2, ..rules() });
+    assert!(target.scrape("a 1\nb 2").0.is_ok());
+    let (result, stale) = target.scrape("a 1\nb 2\nc 3\nd 4");
+    assert_eq!(result, Err("sample limit exceeded".to_owned()));
+    assert_eq!((target.counts.scraped, target.counts.kept, stale.len()), (4, 4, 2));
+}
+
+#[test]
+fn the_far_future_is_out_of_bounds() {
+    let mut target = Target::new(rules());
+    let (samples, _) = target.scrape("a 1 600000\nb 1 600001");
+    assert_eq!((samples.map(|s| s.len()), target.counts.out_of_bounds), (Ok(1), 1));
+    let mut target = Target::new(PageRules { honor_timestamps: false, ..rules() });
+    assert_eq!(target.scrape("a 1 600001").0.map(|s| s.len()), Ok(1));
+}
+
+#[test]
+fn one_series_under_two_spellings_is_not_stale() {
+    let mut target = Target::new(rules());
+    target.scrape("a{x=\"1\",y=\"2\"} 1").0.expect("valid");
+    let (_, stale) = target.scrape("a{y=\"2\",x=\"1\"} 1");
+    assert!(stale.is_empty());
+    let (samples, _) = target.scrape("a{y=\"2\", x=\"1\"}   1\n{\"a\",x=\"1\n\"} 1\n");
+    assert_eq!(samples.map(|s| s.len()), Ok(2));
+    let (samples, stale) = target.scrape("a{y=\"2\", x=\"1\"}   1\n{\"a\",x=\"1\n\"} 1\n");
+    assert_eq!((samples.map(|s| s.len()), stale.len(), target.counts.added), (Ok(2), 0, 0));
+}
+
+fn line() -> impl Strategy<Value = String> {
+    let spellings = ["{}", "{x=\"1\"}", "{x=\"}\"}", "{x=\"a b\",}", "{ y=\"\\\"\"}", "", ""];
+    let values = ["1", "2.5", "NaN", "-Inf", "1e3", "0.1 5", "7  8", "\t9"];
+    prop_oneof![
+        10 => ("[a-d]", prop::sample::select(spellings.to_vec()), prop::sample::select(values.to_vec()))
+            .prop_map(|(n, l, v)| format!("{n}{l} {v}")),
+        1 => Just(String::new()),
+        1 => Just("# TYPE a histogram".to_owned()),
+        1 => Just("# HELP a some }".to_owned()),
+        1 => Just("{\"u.8\"} 1".to_owned()),
+        1 => Just("a{x=\"1\n2\"} 3".to_owned()),
+        1 => Just("a{x=} 3".to_owned()),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn pages_through_a_cache_are_pages_read_afresh(
+        pages in prop::collection::vec(prop::collection::vec(line(), 0..8), 1..6),
+        track in any::<bool>(),
+    ) {
+        let rules = || PageRules { track_timestamps_staleness: track, ..rules() };
+        let mut target = Target::new(rules());
+        let mut live = BTreeSet::new();
+        for page in pages {
+            let page = page.join("\n");
+            let mut fresh = Target::new(rules());
+            let (expected, _) = fresh.scrape(&page);
+            let (got, stale) = target.scrape(&page);
+            prop_assert_eq!(&got, &expected);
+            prop_assert_eq!(target.counts.scraped, fresh.counts.scraped);
+            prop_assert_eq!(target.counts.duplicates, fresh.counts.duplicates);
+            let tracked: BTreeSet<String> = got
+                .unwrap_or_default()
+                .iter()
+                .filter(|s| track || !s.ends_with([' ', '5', '8']) || s.ends_with("2.5"))
+                .filter_map(|s| s.rfind('}').map(|end| s[..=end].to_owned()))
+                .collect();
+            let gone: Vec<String> = live.difference(&tracked).cloned().collect();
+            prop_assert_eq!(stale, gone);
+            live = tracked;
+        }
+    }
+}
