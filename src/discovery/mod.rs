@@ -6,9 +6,13 @@
 
 pub mod kubernetes;
 pub mod operator;
+pub mod targets;
+mod url;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use crate::config::StaticConfig;
 
 /// Targets that were discovered together and share labels.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -23,3 +27,14 @@ pub struct TargetGroup {
 
 /// All groups of one pool, in a stable order.
 pub type TargetGroups = Arc<Vec<Arc<TargetGroup>>>;
+
+/// The group of one of `static_configs`; its position is its source.
+#[must_use]
+pub fn static_group(index: usize, config: &StaticConfig) -> TargetGroup {
+    let target = |address: &String| BTreeMap::from([("__address__".to_owned(), address.clone())]);
+    TargetGroup {
+        source: index.to_string(),
+        labels: config.labels.clone(),
+        targets: config.targets.iter().map(target).collect(),
+    }
+}

@@ -20,4 +20,4 @@ pub use cache::Cache;
 pub use groups::{Attach, groups};
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

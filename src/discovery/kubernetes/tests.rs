@@ -16,7 +16,7 @@ fn put<T: Object + DeserializeOwned>(kind: &mut Kind<T>, object: &Value) {
     kind.apply(serde_json::from_value(object.clone()).expect("an object of this kind"));
 }
 
-fn load(cache: &mut Cache, object: &Value) {
+pub(in crate::discovery) fn load(cache: &mut Cache, object: &Value) {
     match object["kind"].as_str().unwrap_or("") {
         "Node" => put(&mut cache.nodes, object),
         "Pod" => put(&mut cache.pods, object),
