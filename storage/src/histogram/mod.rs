@@ -9,6 +9,7 @@ use std::sync::Arc;
 mod arithmetic;
 mod bounds;
 mod bucket;
+pub mod codec;
 mod convert;
 mod layout;
 mod reset;

@@ -3,9 +3,9 @@
 use super::bounds::{SCHEMA_MAX, SCHEMA_MIN, is_exponential};
 use super::{CUSTOM_BUCKETS_SCHEMA, Histogram, Span};
 
-/// Most buckets of one side. Prometheus has no such limit but that of the
-/// message size; with schema 8 the whole range of finite floats has 524,000.
-pub const BUCKETS_MAX: usize = 1 << 20;
+/// Most buckets of one side, and most custom bounds. Prometheus has no such
+/// limit but that of the message size; clients keep some hundreds.
+pub const BUCKETS_MAX: usize = 1 << 16;
 
 /// Largest index of an exponential bucket, absolute: no float lies beyond it
 /// at the finest accepted schema, reduced to [`SCHEMA_MAX`].
@@ -206,6 +206,9 @@ pub(super) fn check_custom_bounds(bounds: &[f64], spans: &[Span]) -> Result<(), 
         return Err(HistogramError::BoundInfinite);
     }
     let side = Side::Positive;
+    if bounds.len() > BUCKETS_MAX {
+        return Err(HistogramError::TooLarge(side));
+    }
     let mut reached = 0i64;
     for (i, span) in spans.iter().enumerate() {
         if span.offset < 0 {
