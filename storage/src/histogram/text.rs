@@ -51,6 +51,13 @@ impl fmt::Display for Histogram {
 }
 
 impl Histogram {
+    /// The buckets that the HTTP API lists: those with observations, by
+    /// ascending bounds.
+    #[must_use]
+    pub fn api_buckets(&self) -> Vec<super::Bucket> {
+        self.ascending().filter(|b| b.count != 0.0).collect()
+    }
+
     /// The literal for this histogram in PromQL test scripts and rule tests,
     /// such as `{{schema:1 count:3 sum:4 buckets:[1 2]}}`.
     #[must_use]
