@@ -3,12 +3,15 @@
 pub mod ast;
 pub mod check;
 pub mod duration;
+pub mod engine;
+mod eval;
 pub mod functions;
 pub mod histogram;
 pub mod lex;
 pub mod memory;
 pub mod parse;
 pub mod print;
+mod plan;
 pub mod quote;
 mod regex_error;
 pub mod value;

@@ -1,0 +1,424 @@
+//! Aggregations that make one series per group: `sum`, `avg` and the like.
+//!
+//! Inputs arrive one series at a time and are added to the running values of
+//! their group, step by step, in the order of the series.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use narthex_storage::histogram::{Histogram, IncompatibleSchemas, Reconciled};
+use narthex_storage::labels::{Labels, METRIC_NAME};
+
+use crate::ast::{AggregateOp, Grouping};
+use crate::plan::Aggregate;
+
+use super::arith::{kahan, quantile};
+use super::hist::{Hints, Mean, Sum, note_bounds, note_collision, note_mixed_schemas};
+use super::lanes::{ABSENT, Batch, Frame, Series, index, is_present};
+use super::notes::Notes;
+use super::{Eval, QueryError};
+
+impl AggregateOp {
+    /// Whether it makes one series per group, labelled by the grouping.
+    pub(crate) fn is_plain(self) -> bool {
+        !matches!(
+            self,
+            Self::Topk | Self::Bottomk | Self::Limitk | Self::LimitRatio | Self::CountValues
+        )
+    }
+
+    /// The name in annotations.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Stdvar => "stdvar",
+            Self::Stddev => "stddev",
+            Self::Quantile => "quantile",
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::Topk => "topk",
+            Self::Bottomk => "bottomk",
+            _ => "",
+        }
+    }
+
+    pub(super) fn note_ignored(self, notes: &mut Notes, span: crate::ast::Span) {
+        notes.info(span, format!("ignored histogram in {} aggregation", self.name()));
+    }
+}
+
+/// The labels of a series' group.
+pub(super) fn group_labels(labels: &Labels, grouping: &Grouping) -> Labels {
+    if grouping.without {
+        let gone = |n: &str| n == METRIC_NAME || grouping.labels.iter().any(|l| l == n);
+        Labels::from_sorted(labels.iter().filter(|(n, _)| !gone(n)))
+    } else if grouping.labels.is_empty() {
+        Labels::empty()
+    } else {
+        labels.keep(&grouping.labels)
+    }
+}
+
+impl Eval<'_> {
+    pub(super) fn aggregate(&mut self, a: &Aggregate, frame: Frame) -> Result<Batch, QueryError> {
+        match a.op {
+            AggregateOp::CountValues => return self.count_values(a, frame),
+            op if !op.is_plain() => return self.ranked(a, frame),
+            _ => {}
+        }
+        let param = match &a.param {
+            Some(param) => Some(self.scalar(param, frame)?),
+            None => None,
+        };
+        let mut groups: Vec<Group> = Vec::new();
+        let mut places: HashMap<Labels, usize> = HashMap::new();
+        self.stream(&a.node, frame, &mut |ev, series| {
+            let key = group_labels(&series.labels, &a.grouping);
+            let place = match places.get(&key) {
+                Some(place) => *place,
+                None => {
+                    ev.budget.check_size(0, frame.count * 24)?;
+                    places.insert(key.clone(), groups.len());
+                    groups.push(Group::new(key, a.op));
+                    groups.len() - 1
+                }
+            };
+            groups[place].add(a, frame.count, series, &mut ev.notes);
+            Ok(())
+        })?;
+        if let (AggregateOp::Quantile, Some(q)) = (a.op, &param) {
+            super::ranked::note_quantile_range(q, frame, a.param_span, &mut self.notes);
+        }
+        let mut out = Batch::with_capacity(groups.len());
+        for group in groups {
+            let series = group.finish(a, frame, param.as_ref(), &mut self.notes);
+            if !series.is_vacant() {
+                out.push(series);
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// The running values of a group.
+struct Group {
+    labels: Labels,
+    op: AggregateOp,
+    drop_name: bool,
+    /// Sum, extreme, or sum of squared distances; [`ABSENT`] before the first
+    /// value of a step.
+    values: Vec<f64>,
+    /// What rounding lost of the sum; the mean of stddev.
+    lost: Vec<f64>,
+    counts: Vec<f64>,
+    /// The means of steps whose sum overflowed.
+    means: HashMap<usize, f64>,
+    /// quantile: all values of a step.
+    all: Vec<Vec<f64>>,
+    histograms: HashMap<usize, HistogramState>,
+}
+
+/// The histograms of a group at one step.
+enum HistogramState {
+    Sum(Sum, Hints),
+    Mean(Box<Mean>, Hints),
+    /// Floats came first: the group has no value.
+    Mixed,
+    Incompatible,
+}
+
+impl Group {
+    fn new(labels: Labels, op: AggregateOp) -> Self {
+        Self {
+            labels,
+            op,
+            drop_name: false,
+            values: Vec::new(),
+            lost: Vec::new(),
+            counts: Vec::new(),
+            means: HashMap::new(),
+            all: Vec::new(),
+            histograms: HashMap::new(),
+        }
+    }
+
+    fn add(&mut self, a: &Aggregate, count: usize, series: &Series, notes: &mut Notes) {
+        self.drop_name |= series.drop_name;
+        if !series.floats.is_empty() {
+            self.add_floats(count, &series.floats);
+        }
+        for (step, h) in &series.histograms {
+            self.add_histogram(a, count, *step as usize, h, series, notes);
+        }
+    }
+
+    /// Adds a float lane.
+    fn add_floats(&mut self, count: usize, floats: &[f64]) {
+        match self.op {
+            AggregateOp::Sum => self.add_sum(count, floats),
+            AggregateOp::Avg => self.add_mean(count, floats),
+            AggregateOp::Count | AggregateOp::Group => {
+                self.values.resize(count, ABSENT);
+                let grouped = self.op == AggregateOp::Group;
+                for (out, v) in self.values.iter_mut().zip(floats) {
+                    if is_present(*v) {
+                        *out = if grouped || !is_present(*out) { 1.0 } else { *out + 1.0 };
+                    }
+                }
+            }
+            AggregateOp::Min => self.add_extreme(count, floats, |new, old| new < old),
+            AggregateOp::Max => self.add_extreme(count, floats, |new, old| new > old),
+            AggregateOp::Stddev | AggregateOp::Stdvar => self.add_variance(count, floats),
+            AggregateOp::Quantile => {
+                self.all.resize(count, Vec::new());
+                for (all, v) in self.all.iter_mut().zip(floats) {
+                    if is_present(*v) {
+                        all.push(*v);
+                    }
+                }
+            }
+            op => debug_assert!(false, "BUG: {op:?} is no plain aggregation"),
+        }
+    }
+
+    fn add_sum(&mut self, count: usize, floats: &[f64]) {
+        if self.values.is_empty() {
+            self.values.extend_from_slice(floats);
+            self.lost.resize(count, 0.0);
+            return;
+        }
+        for ((sum, c), v) in self.values.iter_mut().zip(&mut self.lost).zip(floats) {
+            if !is_present(*v) {
+                continue;
+            }
+            if is_present(*sum) {
+                (*sum, *c) = kahan(*v, *sum, *c);
+            } else {
+                *sum = *v;
+            }
+        }
+    }
+
+    fn add_mean(&mut self, count: usize, floats: &[f64]) {
+        if self.values.is_empty() {
+            self.values.resize(count, ABSENT);
+            self.lost.resize(count, 0.0);
+            self.counts.resize(count, 0.0);
+        }
+        for (step, v) in floats.iter().enumerate() {
+            if !is_present(*v) {
+                continue;
+            }
+            self.counts[step] += 1.0;
+            let n = self.counts[step];
+            let (sum, c) = (&mut self.values[step], &mut self.lost[step]);
+            if !is_present(*sum) {
+                *sum = *v;
+                continue;
+            }
+            let mean = match self.means.get(&step) {
+                Some(mean) => *mean,
+                None => {
+                    let (new, new_c) = kahan(*v, *sum, *c);
+                    if !new.is_infinite() {
+                        (*sum, *c) = (new, new_c);
+                        continue;
+                    }
+                    *c /= n - 1.0;
+                    *sum / (n - 1.0)
+                }
+            };
+            let q = (n - 1.0) / n;
+            let (new, new_c) = kahan(v / n, q * mean, q * *c);
+            *c = new_c;
+            self.means.insert(step, new);
+        }
+    }
+
+    fn add_extreme(&mut self, count: usize, floats: &[f64], better: impl Fn(f64, f64) -> bool) {
+        if self.values.is_empty() {
+            self.values.extend_from_slice(floats);
+            self.values.resize(count, ABSENT);
+            return;
+        }
+        for (out, v) in self.values.iter_mut().zip(floats) {
+            if is_present(*v) && (out.is_nan() || better(*v, *out)) {
+                *out = *v;
+            }
+        }
+    }
+
+    /// Welford's method; not compensated, as in Prometheus.
+    fn add_variance(&mut self, count: usize, floats: &[f64]) {
+        if self.values.is_empty() {
+            self.values.resize(count, ABSENT);
+            self.lost.resize(count, 0.0);
+            self.counts.resize(count, 0.0);
+        }
+        for (step, v) in floats.iter().enumerate() {
+            if !is_present(*v) {
+                continue;
+            }
+            self.counts[step] += 1.0;
+            if !is_present(self.values[step]) {
+                self.values[step] = if v.is_finite() { 0.0 } else { f64::NAN };
+                self.lost[step] = *v;
+                continue;
+            }
+            let mean = &mut self.lost[step];
+            let delta = v - *mean;
+            *mean += delta / self.counts[step];
+            self.values[step] += delta * (v - *mean);
+        }
+    }
+
+    fn add_histogram(
+        &mut self,
+        a: &Aggregate,
+        count: usize,
+        step: usize,
+        h: &Arc<Histogram>,
+        series: &Series,
+        notes: &mut Notes,
+    ) {
+        match self.op {
+            AggregateOp::Count | AggregateOp::Group => {
+                self.values.resize(count, ABSENT);
+                let out = &mut self.values[step];
+                let first = self.op == AggregateOp::Group || !is_present(*out);
+                *out = if first { 1.0 } else { *out + 1.0 };
+            }
+            AggregateOp::Sum | AggregateOp::Avg => {
+                self.combine_histogram(a, step, h, series, notes);
+            }
+            op => op.note_ignored(notes, a.inner_span),
+        }
+    }
+
+    fn combine_histogram(
+        &mut self,
+        a: &Aggregate,
+        step: usize,
+        h: &Arc<Histogram>,
+        series: &Series,
+        notes: &mut Notes,
+    ) {
+        let mean = self.op == AggregateOp::Avg;
+        let has_float = self.values.get(step).is_some_and(|v| is_present(*v));
+        let Some(state) = self.histograms.get_mut(&step) else {
+            let mut hints = Hints::default();
+            hints.see(h);
+            let state = match (has_float, mean) {
+                (true, _) => HistogramState::Mixed,
+                (false, true) => HistogramState::Mean(Box::new(Mean::new(h)), hints),
+                (false, false) => HistogramState::Sum(Sum::new(h), hints),
+            };
+            self.histograms.insert(step, state);
+            return;
+        };
+        let result: Result<Reconciled, IncompatibleSchemas> = match state {
+            HistogramState::Mixed | HistogramState::Incompatible => return,
+            HistogramState::Sum(sum, hints) => {
+                hints.see(h);
+                sum.add(h)
+            }
+            HistogramState::Mean(mean, hints) => {
+                hints.see(h);
+                mean.add(h)
+            }
+        };
+        match result {
+            Ok(reconciled) if reconciled.bounds => note_bounds(notes, a.inner_span, "aggregation"),
+            Ok(_) => {}
+            Err(IncompatibleSchemas) => {
+                let name = series.labels.metric_name().unwrap_or("");
+                note_mixed_schemas(notes, a.inner_span, name);
+                *state = HistogramState::Incompatible;
+            }
+        }
+    }
+
+    fn finish(
+        mut self,
+        a: &Aggregate,
+        frame: Frame,
+        param: Option<&super::scalar::Scalar>,
+        notes: &mut Notes,
+    ) -> Series {
+        let mut series = Series { drop_name: self.drop_name, ..Series::new(self.labels) };
+        match self.op {
+            AggregateOp::Sum => {
+                for (sum, c) in self.values.iter_mut().zip(&self.lost) {
+                    if is_present(*sum) {
+                        *sum += c;
+                    }
+                }
+            }
+            AggregateOp::Avg => {
+                for (step, sum) in self.values.iter_mut().enumerate() {
+                    if !is_present(*sum) {
+                        continue;
+                    }
+                    let (c, n) = (self.lost[step], self.counts[step]);
+                    *sum = match self.means.get(&step) {
+                        Some(mean) => mean + c,
+                        None => *sum / n + c / n,
+                    };
+                }
+            }
+            AggregateOp::Stdvar | AggregateOp::Stddev => {
+                for (v, n) in self.values.iter_mut().zip(&self.counts) {
+                    if is_present(*v) {
+                        *v /= n;
+                        if self.op == AggregateOp::Stddev {
+                            *v = v.sqrt();
+                        }
+                    }
+                }
+            }
+            AggregateOp::Quantile => {
+                let q = |step| param.map_or(f64::NAN, |p| p.at(step));
+                self.values = self
+                    .all
+                    .iter_mut()
+                    .enumerate()
+                    .map(|(step, all)| if all.is_empty() { ABSENT } else { quantile(q(step), all) })
+                    .collect();
+            }
+            _ => {}
+        }
+        series.floats = self.values;
+        let mut steps: Vec<_> = self.histograms.into_iter().collect();
+        steps.sort_unstable_by_key(|(step, _)| *step);
+        for (step, state) in steps {
+            settle(a, frame, step, state, &mut series, notes);
+        }
+        series
+    }
+}
+
+/// Puts the histogram of a step into the result, unless floats are there too.
+fn settle(
+    a: &Aggregate,
+    frame: Frame,
+    step: usize,
+    state: HistogramState,
+    series: &mut Series,
+    notes: &mut Notes,
+) {
+    debug_assert!(step < frame.count, "BUG: step {step} of {}", frame.count);
+    if is_present(series.float(step)) {
+        series.floats[step] = ABSENT;
+        notes.warn(a.inner_span, "encountered a mix of histograms and floats for aggregation");
+        return;
+    }
+    let (mut h, hints) = match state {
+        HistogramState::Mixed | HistogramState::Incompatible => return,
+        HistogramState::Sum(sum, hints) => (sum.finish(), hints),
+        HistogramState::Mean(mean, hints) => (mean.finish(), hints),
+    };
+    if hints.collide() {
+        note_collision(notes, a.inner_span, "aggregation");
+    }
+    h.compact(0);
+    series.histograms.push((index(step), Arc::new(h)));
+}

@@ -1,0 +1,360 @@
+//! How is a plan evaluated? Operators over series × steps.
+//!
+//! [`Eval`] walks the plan. An operator that looks at one series at a time
+//! (selectors, functions over ranges and elements, operations with a scalar)
+//! *streams*: it hands each output series to a sink as soon as it is there, so
+//! that an aggregation above never sees more than one input at a time. All
+//! others take whole batches. Every operator defines what it does with floats,
+//! with histograms and with their mixture.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use narthex_storage::labels::{Labels, Matcher};
+use narthex_storage::read::{Querier, Queryable, ReadError, SeriesRef};
+
+use crate::engine::EngineOptions;
+use crate::plan::Node;
+
+pub(crate) mod arith;
+pub(crate) mod lanes;
+pub(crate) mod notes;
+
+mod absent;
+mod aggregate;
+mod binary;
+mod call;
+mod classic;
+mod element;
+mod error;
+mod extended;
+mod hist;
+mod info;
+mod label;
+mod matching;
+mod native;
+mod range_hist;
+mod ranked;
+mod rollup;
+mod rollup_float;
+mod samples;
+mod scalar;
+mod select;
+mod sort;
+mod subquery;
+mod time;
+mod windows;
+
+pub use error::QueryError;
+
+use lanes::{Batch, Frame, Series};
+use notes::Notes;
+
+/// Takes the series of a stream one by one. It may take the lanes out.
+pub(crate) type Sink<'s> = &'s mut dyn FnMut(&mut Eval<'_>, &mut Series) -> Result<(), QueryError>;
+
+/// What a query may cost, and what it did.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) cancel: Arc<AtomicBool>,
+    pub(crate) max_samples: u64,
+    pub(crate) max_bytes: usize,
+    /// Samples held now.
+    pub(crate) samples: u64,
+    pub(crate) bytes: usize,
+    pub(crate) peak_samples: u64,
+    pub(crate) total_samples: u64,
+    pub(crate) series: u64,
+}
+
+/// The series of one selector, with their labels.
+#[derive(Debug)]
+pub(crate) struct Selection {
+    pub(crate) series: Vec<(SeriesRef, Labels)>,
+    /// Whether dropping the name could make two of them equal.
+    pub(crate) may_collide: bool,
+}
+
+/// One evaluation of one query.
+pub(crate) struct Eval<'a> {
+    pub(crate) options: &'a EngineOptions,
+    pub(crate) lookback_ms: i64,
+    queryable: &'a dyn Queryable,
+    /// The snapshot's range; `None` if the plan reads nothing.
+    range: Option<(i64, i64)>,
+    querier: Option<Arc<dyn Querier>>,
+    pub(crate) notes: Notes,
+    pub(crate) budget: Budget,
+    selections: HashMap<String, Arc<Selection>>,
+    shared: HashMap<(usize, Frame), Arc<Batch>>,
+    pub(crate) scratch: select::Scratch,
+}
+
+impl<'a> Eval<'a> {
+    pub(crate) fn new(
+        options: &'a EngineOptions,
+        queryable: &'a dyn Queryable,
+        lookback_ms: i64,
+        range: Option<(i64, i64)>,
+        budget: Budget,
+    ) -> Self {
+        Self {
+            options,
+            lookback_ms,
+            queryable,
+            range,
+            querier: None,
+            notes: Notes::default(),
+            budget,
+            selections: HashMap::new(),
+            shared: HashMap::new(),
+            scratch: select::Scratch::default(),
+        }
+    }
+
+    /// Whether names are dropped at the end of the query only.
+    pub(crate) fn delayed(&self) -> bool {
+        self.options.delayed_name_removal
+    }
+
+    /// The value of a vector node over all steps of the frame.
+    pub(crate) fn eval(&mut self, node: &Node, frame: Frame) -> Result<Batch, QueryError> {
+        self.check_alive()?;
+        if frame.count == 0 {
+            return Ok(Batch::new());
+        }
+        let batch = match node {
+            Node::Aggregate(a) => self.aggregate(a, frame)?,
+            Node::Binary(b) if b.is_between_vectors() => self.binary_vectors(b, frame)?,
+            Node::Call(c) if !self.streams_call(c) => self.call(c, frame)?,
+            Node::Rollup(r) if r.function == "absent_over_time" => {
+                self.absent_over_time(r, frame)?
+            }
+            Node::Invariant(inner) => self.invariant(inner, frame)?,
+            Node::Shared(number, inner) => return self.eval_shared(*number, inner, frame),
+            _ => {
+                let mut batch = Batch::new();
+                self.stream(node, frame, &mut |ev, series| {
+                    ev.hold(series)?;
+                    batch.push(std::mem::take(series));
+                    Ok(())
+                })?;
+                return Ok(batch);
+            }
+        };
+        for series in &batch {
+            self.hold(series)?;
+        }
+        Ok(batch)
+    }
+
+    /// Hands the series of a vector node to `sink`, one by one.
+    pub(crate) fn stream(
+        &mut self,
+        node: &Node,
+        frame: Frame,
+        sink: Sink<'_>,
+    ) -> Result<(), QueryError> {
+        if frame.count == 0 {
+            return Ok(());
+        }
+        match node {
+            Node::Select(selector) => self.stream_select(selector, frame, sink),
+            Node::Rollup(r) if r.function != "absent_over_time" => {
+                self.stream_rollup(r, frame, sink)
+            }
+            Node::Call(c) if self.streams_call(c) => self.stream_call(c, frame, sink),
+            Node::Negate(inner, false) => self.stream_negate(inner, frame, sink),
+            Node::Binary(b) if b.has_scalar_side() => self.stream_with_scalar(b, frame, sink),
+            node if node.is_scalar() => {
+                let floats = self.scalar(node, frame)?.into_lane(frame.count);
+                sink(self, &mut Series { floats, ..Series::default() })
+            }
+            node => {
+                for mut series in self.eval(node, frame)? {
+                    self.release(&series);
+                    sink(self, &mut series)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Evaluates once, at the first step, and repeats the result.
+    fn invariant(&mut self, inner: &Node, frame: Frame) -> Result<Batch, QueryError> {
+        let mut batch = self.eval(inner, Frame { count: 1, ..frame })?;
+        for series in &mut batch {
+            self.release(series);
+            if let Some(&value) = series.floats.first() {
+                series.floats.resize(frame.count, value);
+            }
+            if let Some((_, histogram)) = series.histograms.first().cloned() {
+                series.histograms =
+                    (0..frame.count).map(|i| (lanes::index(i), Arc::clone(&histogram))).collect();
+            }
+        }
+        Ok(batch)
+    }
+
+    /// Evaluates a node that occurs several times, once per frame.
+    fn eval_shared(
+        &mut self,
+        number: usize,
+        inner: &Node,
+        frame: Frame,
+    ) -> Result<Batch, QueryError> {
+        if let Some(batch) = self.shared.get(&(number, frame)) {
+            let batch = Arc::clone(batch);
+            for series in batch.iter() {
+                self.hold(series)?;
+            }
+            return Ok(batch.as_ref().clone());
+        }
+        let before = std::mem::take(&mut self.notes);
+        let batch = self.eval(inner, frame);
+        let own = std::mem::replace(&mut self.notes, before);
+        // Annotations name a place, so what makes them is evaluated again.
+        let keep = own.is_empty();
+        self.notes.merge(own);
+        let batch = batch?;
+        if keep {
+            for series in &batch {
+                self.hold(series)?;
+            }
+            self.shared.insert((number, frame), Arc::new(batch.clone()));
+        }
+        Ok(batch)
+    }
+
+    /// The snapshot, opened at the first need.
+    pub(crate) fn querier(&mut self) -> Result<Arc<dyn Querier>, QueryError> {
+        if let Some(querier) = &self.querier {
+            return Ok(Arc::clone(querier));
+        }
+        let (start, end) = self.range.unwrap_or((0, 0));
+        let querier = self.queryable.querier(start, end)?;
+        self.querier = Some(Arc::clone(&querier));
+        Ok(querier)
+    }
+
+    /// The series that match, sorted by labels; asked once per query.
+    pub(crate) fn selection(&mut self, matchers: &[Matcher]) -> Result<Arc<Selection>, QueryError> {
+        let mut key = String::new();
+        for matcher in matchers {
+            key.push_str(&matcher.to_string());
+            key.push('\u{0}');
+        }
+        if let Some(selection) = self.selections.get(&key) {
+            return Ok(Arc::clone(selection));
+        }
+        let querier = self.querier()?;
+        let refs = querier.select(matchers, true)?;
+        let mut series = Vec::with_capacity(refs.len());
+        let mut reserved = false;
+        for (i, reference) in refs.into_iter().enumerate() {
+            if i % 1024 == 0 {
+                self.check_alive()?;
+            }
+            let labels = querier.labels(reference)?;
+            reserved |= labels.get("__type__").is_some() || labels.get("__unit__").is_some();
+            series.push((reference, labels));
+        }
+        self.budget.series += series.len() as u64;
+        let named = matchers.iter().any(|m| {
+            m.op == narthex_storage::labels::MatchOp::Equal
+                && m.name == narthex_storage::labels::METRIC_NAME
+        });
+        let selection = Arc::new(Selection { series, may_collide: reserved || !named });
+        self.selections.insert(key, Arc::clone(&selection));
+        Ok(selection)
+    }
+
+    /// Whether dropping metric names from the node's series could make two of
+    /// them equal.
+    pub(crate) fn may_collide(&mut self, node: &Node) -> Result<bool, QueryError> {
+        if self.delayed() {
+            // Names stay, and so do differences.
+            return Ok(false);
+        }
+        Ok(match node {
+            Node::Select(selector) => self.selection(&selector.matchers)?.may_collide,
+            // These have dropped the names themselves, and checked.
+            Node::Rollup(r) => matches!(r.function, "last_over_time" | "first_over_time"),
+            Node::Negate(..) => false,
+            Node::Call(c) => !element::drops_name(c.function),
+            Node::Binary(b) => !(b.has_scalar_side() && arith::changes_schema(b.op)),
+            Node::Aggregate(a) => {
+                a.grouping.labels.iter().any(|l| lanes::RESERVED.contains(&l.as_str()))
+                    || a.grouping.without
+                    || !a.op.is_plain()
+            }
+            node => !node.is_scalar(),
+        })
+    }
+
+    /// Whether the query should stop: time is up, or nobody waits any more.
+    pub(crate) fn check_alive(&self) -> Result<(), QueryError> {
+        self.budget.check_alive()
+    }
+
+    /// Counts a series that is kept in memory.
+    pub(crate) fn hold(&mut self, series: &Series) -> Result<(), QueryError> {
+        self.budget.hold(series)
+    }
+
+    /// Counts a series that is no longer kept.
+    pub(crate) fn release(&mut self, series: &Series) {
+        self.budget.release(series);
+    }
+}
+
+impl Budget {
+    pub(crate) fn check_alive(&self) -> Result<(), QueryError> {
+        if self.cancel.load(Ordering::Relaxed) {
+            return Err(QueryError::Canceled);
+        }
+        match self.deadline {
+            Some(deadline) if Instant::now() >= deadline => Err(QueryError::Timeout),
+            _ => Ok(()),
+        }
+    }
+
+    fn hold(&mut self, series: &Series) -> Result<(), QueryError> {
+        self.samples = self.samples.saturating_add(samples_of(series));
+        self.bytes = self.bytes.saturating_add(series.size_bytes());
+        self.peak_samples = self.peak_samples.max(self.samples);
+        self.check_size(0, 0)
+    }
+
+    fn release(&mut self, series: &Series) {
+        self.samples = self.samples.saturating_sub(samples_of(series));
+        self.bytes = self.bytes.saturating_sub(series.size_bytes());
+    }
+
+    /// Whether `samples` and `bytes` more would still be within the limits.
+    pub(crate) fn check_size(&self, samples: u64, bytes: usize) -> Result<(), QueryError> {
+        if self.samples.saturating_add(samples) > self.max_samples {
+            return Err(QueryError::TooManySamples);
+        }
+        let wanted = self.bytes.saturating_add(bytes);
+        if wanted > self.max_bytes {
+            return Err(QueryError::TooManyBytes { wanted, limit: self.max_bytes });
+        }
+        Ok(())
+    }
+}
+
+fn samples_of(series: &Series) -> u64 {
+    let histograms: u64 = series.histograms.iter().map(|(_, h)| lanes::histogram_samples(h)).sum();
+    let floats = series.floats.iter().filter(|v| lanes::is_present(**v)).count();
+    histograms + floats as u64
+}
+
+impl From<ReadError> for QueryError {
+    fn from(error: ReadError) -> Self {
+        Self::Storage(error)
+    }
+}
