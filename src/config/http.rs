@@ -249,6 +249,29 @@ fn headers(field: &Field<'_>) -> Result<BTreeMap<String, HeaderConfig>, ConfigEr
     Ok(headers)
 }
 
+impl HttpClientConfig {
+    /// All files that are read when requests are made.
+    #[must_use]
+    pub fn secret_files(&self) -> Vec<&std::path::Path> {
+        let mut sources: Vec<&SecretSource> = Vec::new();
+        if let Some(basic) = &self.basic_auth {
+            sources.push(&basic.username);
+            sources.extend(&basic.password);
+        }
+        sources.extend(self.authorization.iter().filter_map(|a| a.credentials.as_ref()));
+        sources.extend(self.oauth2.iter().filter_map(|o| o.client_secret.as_ref()));
+        for tls in [Some(&self.tls), self.oauth2.as_ref().map(|o| &o.tls)].into_iter().flatten() {
+            sources.extend([&tls.ca, &tls.cert, &tls.key].into_iter().flatten());
+        }
+        let files = sources.into_iter().filter_map(|source| match source {
+            SecretSource::File(path) => Some(path.as_path()),
+            SecretSource::Inline(_) => None,
+        });
+        let headers = self.headers.values().flat_map(|h| &h.files);
+        files.chain(headers.map(|f| f.as_path())).collect()
+    }
+}
+
 /// Checks that a text is an `http` or `https` URL with a host.
 pub fn http_url(text: &str) -> Result<(), String> {
     let url = url::Url::parse(text).map_err(|e| format!("is not a URL: {e}"))?;
