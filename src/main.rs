@@ -1,6 +1,19 @@
 //! Flags in, exit code out.
 
+use std::process::ExitCode;
+
+use narthex::cli::{self, Action};
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os()) {
+        Action::Exit(code) => code,
+        Action::Serve(options) => {
+            // The server room is wired in here: `server::run(*options)`.
+            eprintln!("error: serving {:?} is not wired yet", options.config);
+            ExitCode::FAILURE
+        }
+    }
+}
