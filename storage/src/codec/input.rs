@@ -18,6 +18,11 @@ impl<'a> Input<'a> {
         self.at
     }
 
+    /// The number of bytes, read or not.
+    pub(super) const fn end(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub(super) const fn invalid(&self, field: &'static str) -> CodecError {
         CodecError::Invalid { offset: self.at, field }
     }

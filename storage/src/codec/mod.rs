@@ -18,11 +18,14 @@
 //! than the caller's count asks for.
 
 mod axis;
+mod bits;
 mod constant;
-mod decimal;
+mod form;
 mod input;
 mod ints;
 mod marks;
+mod numbers;
+mod prefix;
 mod raw;
 mod runs;
 mod summary;
@@ -33,18 +36,17 @@ pub use axis::{decode_axis, encode_axis};
 pub use runs::{decode_runs, encode_runs};
 pub use summary::{SUMMARY_MIN_ROWS, Summary};
 
+use crate::sample;
 use input::Input;
 
 /// Most values of one chunk; longer columns are split by the caller.
 pub const MAX_COUNT: usize = 1 << 20;
 
-/// First bytes of chunks. Ranges that are not named are free for later codecs.
+/// First bytes of chunks. Those that are not named are free for later codecs.
 mod tag {
     /// Constants: `CONSTANT..CONSTANT_END`.
     pub const CONSTANT: u8 = 0x00;
     pub const CONSTANT_END: u8 = 0x20;
-    pub const DECIMAL: u8 = 0x20;
-    pub const DECIMAL_END: u8 = 0x40;
     pub const RAW: u8 = 0x78;
     /// Set: a list of marks stands before the payload.
     pub const MARKS: u8 = 0x80;
@@ -82,8 +84,8 @@ pub enum CodecError {
         /// The number asked for.
         count: usize,
     },
-    /// The chunk builds on its left neighbour, and none of `count` values was given.
-    #[error("chunk needs the values of its left neighbour")]
+    /// The chunk builds on its sibling, and none of as many values was given.
+    #[error("chunk needs the values of its sibling")]
     NoSibling,
 }
 
@@ -102,8 +104,8 @@ pub struct Decoded {
 #[derive(Debug, Default)]
 pub struct Encoder {
     plain: Vec<f64>,
-    marks: Vec<u8>,
-    ints: Vec<i64>,
+    plain_sibling: Vec<f64>,
+    numbers: numbers::Scratch,
 }
 
 impl Encoder {
@@ -113,10 +115,12 @@ impl Encoder {
         Self::default()
     }
 
-    /// Appends one chunk of `values` to `out`.
+    /// Appends one chunk of `values` to `out`; nothing for no values.
     ///
-    /// `sibling` is the column to the left in the same rows, if there is one
-    /// that may help (a histogram's bucket); the decoder must be given the same.
+    /// `sibling` is another column in the same rows that may resemble this one:
+    /// of a histogram's bucket its left neighbour, of the count the last bucket.
+    /// It is used if that makes the chunk smaller; the decoder must then be
+    /// given the same.
     ///
     /// # Panics
     ///
@@ -127,37 +131,47 @@ impl Encoder {
         if let Some(sibling) = sibling {
             assert_eq!(sibling.len(), values.len(), "BUG: sibling of another length");
         }
-        let Some(first) = values.first().copied() else { return };
-        if values.iter().all(|v| v.to_bits() == first.to_bits()) {
-            return constant::encode(first, out);
+        if values.is_empty() || encode_constant(values, out) {
+            return;
         }
-        self.marks.clear();
-        self.plain.clear();
-        marks::split(values, &mut self.plain, &mut self.marks);
-        if self.marks.is_empty() {
-            Self::encode_plain(&mut self.ints, values, 0, out);
+        let start = out.len();
+        if marks::any(values) {
+            self.encode_marked(values, sibling, out);
         } else {
-            let start = out.len();
-            out.push(0);
-            out.extend_from_slice(&self.marks);
-            let payload = out.len();
-            match self.plain.first().copied() {
-                Some(v) if self.plain.iter().all(|x| x.to_bits() == v.to_bits()) => {
-                    constant::encode(v, out);
-                }
-                Some(_) => Self::encode_plain(&mut self.ints, &self.plain, 0, out),
-                None => constant::encode(0.0, out),
-            }
-            // The payload's tag comes first, so that one byte tells the codec.
-            out[start] = out.remove(payload) | tag::MARKS;
+            numbers::encode(values, sibling, &mut self.numbers, out);
         }
-    }
-
-    fn encode_plain(ints: &mut Vec<i64>, values: &[f64], _flags: u8, out: &mut Vec<u8>) {
-        if !decimal::encode(values, ints, out) {
+        if out.len() - start > raw::size_bytes(values.len()) {
+            out.truncate(start);
             raw::encode(values, out);
         }
     }
+
+    #[cold]
+    fn encode_marked(&mut self, values: &[f64], sibling: Option<&[f64]>, out: &mut Vec<u8>) {
+        let Self { plain, plain_sibling, numbers } = self;
+        let start = out.len();
+        out.push(0);
+        marks::split(values, sibling, plain, plain_sibling, out);
+        let payload = out.len();
+        if plain.is_empty() {
+            plain.push(0.0);
+        }
+        if !encode_constant(plain, out) {
+            numbers::encode(plain, sibling.map(|_| &plain_sibling[..]), numbers, out);
+        }
+        // The payload's tag comes first, so that one byte tells the codec.
+        out[start] = out.remove(payload) | tag::MARKS;
+    }
+}
+
+/// Appends a chunk if all values are the same; says whether.
+fn encode_constant(values: &[f64], out: &mut Vec<u8>) -> bool {
+    let first = values[0];
+    let all = values.iter().all(|v| v.to_bits() == first.to_bits());
+    if all {
+        constant::encode(first, out);
+    }
+    all
 }
 
 /// Appends one chunk of `values` to `out`; see [`Encoder::encode`], which
@@ -208,32 +222,48 @@ fn decode_parts(
     if count == 0 {
         return Ok(Decoded { used_bytes: 0, integral: true, may_be_stale: false });
     }
-    let _ = sibling;
+    if sibling.is_some_and(|s| s.len() != count) {
+        return Err(CodecError::NoSibling);
+    }
     let mut input = Input::new(bytes);
     let first = input.byte()?;
-    let marks = if first & tag::MARKS == 0 { None } else { Some(marks::read(&mut input, count)?) };
-    let plain = count - marks.as_ref().map_or(0, |m| m.len());
     let start = out.len();
-    let integral = match first & !tag::MARKS {
-        t if (tag::CONSTANT..tag::CONSTANT_END).contains(&t) => {
-            let value = constant::decode(t, &mut input)?;
-            out.resize(start + plain, value);
-            value.fract() == 0.0 && value.abs() <= MAX_INTEGRAL
+    if first & tag::MARKS == 0 {
+        out.resize(start + count, 0.0);
+        let integral = decode_payload(first, &mut input, sibling, &mut out[start..])?;
+        // Marks can be without a list in constant, raw and hand-made chunks only.
+        let may_be_stale = !integral && out[start..].iter().any(|v| sample::is_stale(*v));
+        return Ok(Decoded { used_bytes: input.offset(), integral, may_be_stale });
+    }
+    let marks = marks::read(&mut input, count)?;
+    let plain_sibling = sibling.map(|s| marks.without(s));
+    out.resize(start + count, 0.0);
+    let column = &mut out[start..];
+    let plain = count - marks.len();
+    let payload = first & !tag::MARKS;
+    decode_payload(payload, &mut input, plain_sibling.as_deref(), &mut column[..plain])?;
+    let may_be_stale = marks.merge(column);
+    Ok(Decoded { used_bytes: input.offset(), integral: false, may_be_stale })
+}
+
+/// Fills `out` with the values behind the tag; says whether they are integral.
+fn decode_payload(
+    payload: u8,
+    input: &mut Input<'_>,
+    sibling: Option<&[f64]>,
+    out: &mut [f64],
+) -> Result<bool, CodecError> {
+    match payload {
+        tag::CONSTANT..tag::CONSTANT_END => {
+            let value = constant::decode(payload, input)?;
+            out.fill(value);
+            Ok(value.fract() == 0.0 && value.abs() <= MAX_INTEGRAL)
         }
-        t if (tag::DECIMAL..tag::DECIMAL_END).contains(&t) => {
-            decimal::decode(t, plain, &mut input, out)?
-        }
-        tag::RAW => {
-            raw::decode(plain, &mut input, out)?;
-            false
-        }
-        tag => return Err(CodecError::UnknownTag { offset: 0, tag }),
-    };
-    let may_be_stale = match &marks {
-        Some(marks) => marks.merge(out, start, count),
-        None => out[start..].first().is_some_and(|v| crate::sample::is_stale(*v)),
-    };
-    Ok(Decoded { used_bytes: input.offset(), integral: integral && marks.is_none(), may_be_stale })
+        numbers::INTEGERS..numbers::END if out.is_empty() => Err(input.invalid("number of marks")),
+        numbers::INTEGERS..numbers::END => numbers::decode(payload, input, sibling, out),
+        tag::RAW => raw::decode(input, out).map(|()| false),
+        _ => Err(CodecError::UnknownTag { offset: 0, tag: payload }),
+    }
 }
 
 /// 2^53: up to here every integer is a float.
