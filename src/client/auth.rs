@@ -154,7 +154,9 @@ impl TokenSource {
         Ok(answer.access_token)
     }
 
-    async fn ask(&self, secret: &str, by_header: bool) -> Result<TokenAnswer, ClientError> {
+    /// The request for a token; apart from `ask`, as the form cannot be held
+    /// while waiting.
+    fn token_request(&self, secret: &str, by_header: bool) -> Result<Request, ClientError> {
         let mut form = url::form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "client_credentials");
         if !self.config.scopes.is_empty() {
@@ -182,6 +184,11 @@ impl TokenSource {
             HeaderValue::from_static("application/x-www-form-urlencoded"),
         );
         request.body = form.finish().into();
+        Ok(request)
+    }
+
+    async fn ask(&self, secret: &str, by_header: bool) -> Result<TokenAnswer, ClientError> {
+        let request = self.token_request(secret, by_header)?;
         let mut response = Box::pin(self.client.send(request)).await?;
         let status = response.status;
         let body = response.read(TOKEN_ANSWER_LIMIT_BYTES).await?;
