@@ -54,7 +54,8 @@ pub async fn connect(
     let config = match (api_server, kubeconfig) {
         (Some(url), _) => return by_url(url, http),
         (None, Some(path)) => {
-            let wrong = |source| ConnectError::Kubeconfig { path: path.display().to_string(), source };
+            let wrong =
+                |source| ConnectError::Kubeconfig { path: path.display().to_string(), source };
             let file = Kubeconfig::read_from(path).map_err(wrong)?;
             kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
                 .await

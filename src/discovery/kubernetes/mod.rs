@@ -24,6 +24,6 @@ pub use cache::Cache;
 pub use groups::{Attach, groups};
 
 #[cfg(test)]
-pub(super) mod tests;
-#[cfg(test)]
 mod provider_tests;
+#[cfg(test)]
+pub(super) mod tests;

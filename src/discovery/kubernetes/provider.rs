@@ -217,7 +217,11 @@ impl Needs {
             needs.nodes.push(cluster.nodes.get(client, scope(NODES, None, narrowed), metrics));
         }
         if config.attach_namespace && role != Role::Node {
-            needs.namespaces.push(cluster.owners.get(client, scope(NAMESPACES, None, None), metrics));
+            needs.namespaces.push(cluster.owners.get(
+                client,
+                scope(NAMESPACES, None, None),
+                metrics,
+            ));
         }
         for namespace in namespaces(config).await {
             let here = namespace.as_ref();

@@ -68,7 +68,10 @@ fn json(value: &Value) -> impl IntoResponse + use<> {
     ([(axum::http::header::CONTENT_TYPE, "application/json")], value.to_string())
 }
 
-async fn pods(State(fake): State<Arc<Fake>>, Query(query): Query<HashMap<String, String>>) -> Response {
+async fn pods(
+    State(fake): State<Arc<Fake>>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Response {
     if let Some(status) = *fake.refuse.lock().unwrap() {
         let body = json!({"kind": "Status", "status": "Failure", "code": status.as_u16(), "message": "no", "reason": "no"});
         return (status, json(&body)).into_response();
@@ -78,7 +81,9 @@ async fn pods(State(fake): State<Arc<Fake>>, Query(query): Query<HashMap<String,
         let (sender, mut receiver) = mpsc::unbounded_channel::<String>();
         fake.watchers.lock().unwrap().push(sender);
         let lines = futures::stream::poll_fn(move |cx| {
-            receiver.poll_recv(cx).map(|line| line.map(|l| Ok::<_, std::convert::Infallible>(Bytes::from(l))))
+            receiver
+                .poll_recv(cx)
+                .map(|line| line.map(|l| Ok::<_, std::convert::Infallible>(Bytes::from(l))))
         });
         return Body::from_stream(lines).into_response();
     }
@@ -132,10 +137,7 @@ fn addresses(groups: &Option<TargetGroups>) -> Vec<String> {
     groups.flat_map(|g| &g.targets).map(|t| t["__address__"].clone()).collect()
 }
 
-async fn until(
-    receiver: &mut tokio::sync::watch::Receiver<Option<TargetGroups>>,
-    wanted: &[&str],
-) {
+async fn until(receiver: &mut tokio::sync::watch::Receiver<Option<TargetGroups>>, wanted: &[&str]) {
     let reached = receiver.wait_for(|groups| addresses(groups) == wanted);
     let reached = tokio::time::timeout(Duration::from_secs(30), reached).await.is_ok();
     assert!(reached, "wanted {wanted:?}, have {:?}", addresses(&receiver.borrow()));
@@ -183,7 +185,8 @@ async fn an_expired_version_lists_again_and_an_outage_changes_nothing() {
     *fake.refuse.lock().unwrap() = None;
     let told = async {
         loop {
-            let gone = json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"});
+            let gone =
+                json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"});
             if !fake.watchers.lock().unwrap().is_empty() {
                 fake.tell("ERROR", &gone);
                 fake.end_watches();

@@ -217,7 +217,12 @@ impl<T> Default for Stores<T> {
 
 impl<T: Object> Stores<T> {
     /// The store of a scope; follows it from now on if nobody did.
-    pub fn get(&self, client: &kube::Client, scope: Scope, metrics: &WatchMetrics) -> Arc<Store<T>> {
+    pub fn get(
+        &self,
+        client: &kube::Client,
+        scope: Scope,
+        metrics: &WatchMetrics,
+    ) -> Arc<Store<T>> {
         let mut stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         stores.retain(|_, store| store.strong_count() > 0);
         if let Some(store) = stores.get(&scope).and_then(Weak::upgrade) {
