@@ -15,19 +15,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use narthex_storage::append::{
     AppendError, Appendable, Appender, CommitError, Committed, SourceId, SyncClass,
 };
-use narthex_storage::histogram::{CounterResetHint, Histogram};
+use narthex_storage::histogram::{CounterResetHint, HintTracker, Histogram};
 use narthex_storage::labels::{Labels, Matcher};
 use narthex_storage::read::{Axis, Column, Querier, Queryable, ReadError, SeriesRef};
 use narthex_storage::sample::{Exemplar, Metadata, Value, is_stale, stale_nan};
 
-mod resets;
 #[cfg(test)]
 mod tests;
 
-use resets::ChunkState;
-
 /// Largest integer below which every integer is a float.
 const MAX_EXACT_INTEGER: f64 = 9_007_199_254_740_992.0;
+
+/// Chunks of histograms never cross a multiple of this, in milliseconds: a
+/// day, as in the storage that Prometheus tests queries with.
+const CHUNK_RANGE_MS: i64 = 24 * 3600 * 1000;
 
 /// A storage in memory. Clones share the data.
 #[derive(Debug, Clone, Default)]
@@ -52,7 +53,7 @@ struct Series {
     starts_ms: Vec<i64>,
     values: Vec<Value>,
     exemplars: Vec<Exemplar>,
-    chunk: ChunkState,
+    hints: HintTracker,
 }
 
 impl MemoryStorage {
@@ -267,11 +268,7 @@ impl Appender for MemoryAppender {
 fn same_value(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Float(a), Value::Float(b)) => a.to_bits() == b.to_bits(),
-        (Value::Histogram(a), Value::Histogram(b)) => {
-            let hint = CounterResetHint::Unknown;
-            let plain = |h: &Histogram| Histogram { counter_reset_hint: hint, ..h.clone() };
-            plain(a) == plain(b)
-        }
+        (Value::Histogram(a), Value::Histogram(b)) => a.same_data(b),
         _ => false,
     }
 }
@@ -292,7 +289,7 @@ impl Series {
             starts_ms: Vec::new(),
             values: Vec::new(),
             exemplars: Vec::new(),
-            chunk: ChunkState::default(),
+            hints: HintTracker::new(),
         }
     }
 
@@ -307,11 +304,15 @@ impl Series {
         };
         let value = match value {
             Value::Histogram(histogram) => {
-                let hint = self.chunk.next_histogram(timestamp_ms, &histogram);
+                let day = |t: i64| t.div_euclid(CHUNK_RANGE_MS);
+                if self.timestamps_ms.last().is_some_and(|t| day(*t) != day(timestamp_ms)) {
+                    self.hints.restart();
+                }
+                let hint = self.hints.next(&histogram);
                 Value::Histogram(with_hint(histogram, hint))
             }
             Value::Float(v) => {
-                self.chunk.next_float();
+                self.hints.restart();
                 Value::Float(v)
             }
         };

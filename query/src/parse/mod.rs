@@ -14,6 +14,7 @@ mod error;
 mod expr;
 mod number;
 mod selector;
+pub mod series;
 
 #[cfg(test)]
 mod tests;
