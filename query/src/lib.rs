@@ -12,6 +12,7 @@ pub mod memory;
 pub mod parse;
 mod plan;
 pub mod print;
+pub mod promqltest;
 pub mod quote;
 mod regex_error;
 pub mod value;
