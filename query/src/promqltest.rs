@@ -8,6 +8,7 @@
 //! read fails alone.
 
 mod compare;
+mod engine;
 mod expect;
 mod load;
 mod pin;
@@ -16,6 +17,8 @@ mod script;
 mod tests;
 
 use std::fmt;
+
+pub use engine::script_engine;
 
 use crate::ast::Expr;
 use crate::memory::MemoryStorage;

@@ -177,7 +177,10 @@ fn pinned_queries_keep_their_meaning() {
         ("a @ 7", Some("a @ 7.000")),
         ("a @ end()", Some("a @ 1.500")),
         ("sum_over_time(a[5m:1m])", Some("sum_over_time(a[5m:1m] @ 1.500)")),
-        ("sum_over_time(vector(time())[5m:1m])", Some("sum_over_time(vector(time())[5m:1m] @ 1.500)")),
+        (
+            "sum_over_time(vector(time())[5m:1m])",
+            Some("sum_over_time(vector(time())[5m:1m] @ 1.500)"),
+        ),
         ("a + time()", None),
         ("1", Some("1")),
     ] {
