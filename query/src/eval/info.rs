@@ -85,6 +85,7 @@ impl Eval<'_> {
             at_ms,
             offset_ms,
             extension: Extension::None,
+            stats_only: false,
             span: Span::default(),
         };
         let mut infos = Batch::new();

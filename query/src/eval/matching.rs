@@ -155,7 +155,7 @@ fn signature(labels: &Labels, matching: &VectorMatching) -> Labels {
 
 /// The labels that error messages and filled-in values carry.
 pub(super) fn match_labels(labels: &Labels, matching: &VectorMatching) -> Labels {
-    if matching.on { labels.keep(&matching.labels) } else { labels.drop(&matching.labels) }
+    signature(labels, matching)
 }
 
 /// The labels of a result of `many` (the left side, or the side with many

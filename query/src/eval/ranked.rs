@@ -172,7 +172,7 @@ fn check_param(
 ) -> Result<bool, QueryError> {
     let (max, min, nan) = extremes(param, frame);
     if a.op == AggregateOp::LimitRatio {
-        if max == 0.0 && min == 0.0 {
+        if !nan && max == 0.0 && min == 0.0 {
             return Ok(false);
         }
         if nan {
@@ -196,7 +196,7 @@ fn check_param(
         }
         return Ok(true);
     }
-    if max < 1.0 {
+    if !nan && max < 1.0 {
         return Ok(false);
     }
     if nan {

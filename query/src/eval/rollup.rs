@@ -14,6 +14,7 @@ use super::lanes::{Batch, Frame, Series, drop_reserved, is_present};
 use super::notes::{Notes, quoted};
 use super::rollup_float::{Floats, Function, Setting, roll};
 use super::scalar::Scalar;
+use super::select::strip;
 use super::windows::{PerAxis, Shape, Windows, find};
 use super::{Eval, QueryError, Sink, extended, lanes, range_hist};
 
@@ -217,6 +218,7 @@ impl Eval<'_> {
             if column.is_empty() {
                 continue;
             }
+            strip(selector, &mut column);
             self.budget.check_size(column.len() as u64, 0)?;
             series.floats.clear();
             series.histograms.clear();

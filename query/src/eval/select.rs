@@ -6,6 +6,7 @@ use std::sync::Arc;
 use narthex_storage::read::Column;
 
 use crate::ast::Extension;
+use crate::histogram::StatsReader;
 use crate::plan::Selector;
 
 use super::lanes::{ABSENT, Frame, Series, index, is_present};
@@ -70,6 +71,12 @@ impl Eval<'_> {
             if column.is_empty() {
                 continue;
             }
+            strip(selector, &mut column);
+            if take == Take::Millis && !column.histograms.is_empty() {
+                return Err(QueryError::Execution(format!(
+                    "this should be an info metric, with float samples: {labels}"
+                )));
+            }
             let places = newest.get(&column, || {
                 let mut out = Vec::with_capacity(at.len());
                 find_last(column.timestamps(), &at, lookback_ms, &mut out);
@@ -90,6 +97,16 @@ impl Eval<'_> {
         }
         self.scratch.column = column;
         Ok(())
+    }
+}
+
+/// Leaves count and sum of a column's histograms, if no more is needed.
+pub(super) fn strip(selector: &Selector, column: &mut Column) {
+    if selector.stats_only && !column.histograms.is_empty() {
+        let mut reader = StatsReader::new();
+        for (_, h) in &mut column.histograms {
+            *h = reader.next(h);
+        }
     }
 }
 

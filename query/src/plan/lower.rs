@@ -1,5 +1,6 @@
 //! From the syntax tree to the plan.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use crate::ast::{
@@ -54,7 +55,7 @@ const TIME_DEPENDENT: [&str; 11] = [
 /// [`QueryError::Invalid`] if a duration expression has no sensible value.
 pub(crate) fn lower(expr: &Expr, context: &Context) -> Result<Plan, QueryError> {
     let kind = value_type(expr);
-    let lowered = Lowering { context }.node(expr, 0)?;
+    let lowered = Lowering { context, stats: Cell::new(0), whole: Cell::new(0) }.node(expr, 0)?;
     let mut root = lowered.wrapped();
     share::share(&mut root);
     Ok(Plan { root, kind })
@@ -84,6 +85,26 @@ impl Lowered {
 
 struct Lowering<'a> {
     context: &'a Context,
+    /// How many functions above need only count and sum of histograms.
+    stats: Cell<usize>,
+    /// How many nodes above need whole histograms nevertheless.
+    whole: Cell<usize>,
+}
+
+/// Counts something above for as long as it lives.
+struct Above<'c>(&'c Cell<usize>);
+
+impl<'c> Above<'c> {
+    fn enter(cell: &'c Cell<usize>) -> Self {
+        cell.set(cell.get() + 1);
+        Self(cell)
+    }
+}
+
+impl Drop for Above<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 impl Lowering<'_> {
@@ -130,6 +151,7 @@ impl Lowering<'_> {
             at_ms: s.at.map(|at| self.at(at)),
             offset_ms: self.offset(s.offset.as_ref())?,
             extension: s.extension,
+            stats_only: self.stats.get() > 0 && self.whole.get() == 0,
             span,
         })
     }
@@ -154,6 +176,7 @@ impl Lowering<'_> {
                 Ok(RangeVector { source: Source::Storage(selector), range_ms, span: expr.span })
             }
             ExprKind::Subquery(subquery) => {
+                let _whole = Above::enter(&self.whole);
                 let node = self.node(&subquery.expr, depth)?.wrapped();
                 let offset_ms = self.offset(subquery.offset.as_ref())?;
                 let step_ms = match &subquery.step {
@@ -239,6 +262,15 @@ impl Lowering<'_> {
         span: Span,
         depth: usize,
     ) -> Result<Lowered, QueryError> {
+        let _above = match function {
+            "histogram_count" | "histogram_sum" | "histogram_avg" => {
+                Some(Above::enter(&self.stats))
+            }
+            "histogram_quantile" | "histogram_quantiles" | "histogram_fraction" => {
+                Some(Above::enter(&self.whole))
+            }
+            _ => None,
+        };
         let mut invariant = !TIME_DEPENDENT.contains(&function);
         // timestamp() of a selector takes the sample's time, not the step's.
         let mut selectors_only = function == "timestamp";
@@ -311,6 +343,7 @@ impl Lowering<'_> {
         span: Span,
         depth: usize,
     ) -> Result<Lowered, QueryError> {
+        let _whole = arith::is_trim(b.op).then(|| Above::enter(&self.whole));
         let (lhs_type, rhs_type) = (value_type(&b.lhs), value_type(&b.rhs));
         let (lhs, rhs) = (self.node(&b.lhs, depth)?, self.node(&b.rhs, depth)?);
         if let (Node::Number(x), Node::Number(y)) = (&lhs.node, &rhs.node) {

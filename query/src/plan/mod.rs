@@ -57,6 +57,8 @@ pub(crate) struct Selector {
     /// Positive looks back.
     pub(crate) offset_ms: i64,
     pub(crate) extension: Extension,
+    /// Of histograms only count and sum are needed.
+    pub(crate) stats_only: bool,
     pub(crate) span: Span,
 }
 

@@ -141,7 +141,15 @@ fn write_node(out: &mut String, node: &Node) {
         Node::String(s) => write!(out, "{s:?}"),
         Node::Time => write!(out, "time"),
         Node::Select(s) => {
-            write!(out, "{:?}@{:?}-{}{:?}", Names(s), s.at_ms, s.offset_ms, s.extension)
+            write!(
+                out,
+                "{:?}@{:?}-{}{:?}{}",
+                Names(s),
+                s.at_ms,
+                s.offset_ms,
+                s.extension,
+                s.stats_only
+            )
         }
         Node::Samples(r) => {
             write_source(out, &r.source);
@@ -182,7 +190,15 @@ fn write_node(out: &mut String, node: &Node) {
 fn write_source(out: &mut String, source: &Source) {
     let result = match source {
         Source::Storage(s) => {
-            write!(out, "{:?}@{:?}-{}{:?}", Names(s), s.at_ms, s.offset_ms, s.extension)
+            write!(
+                out,
+                "{:?}@{:?}-{}{:?}{}",
+                Names(s),
+                s.at_ms,
+                s.offset_ms,
+                s.extension,
+                s.stats_only
+            )
         }
         Source::Subquery(s) => {
             write_node(out, &s.node);
