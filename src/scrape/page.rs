@@ -117,6 +117,9 @@ pub enum PageError {
     /// More samples than `sample_limit`.
     #[error("sample limit exceeded")]
     SampleLimit,
+    /// The format is one that we do not read.
+    #[error("the format of the page is not supported")]
+    Unsupported,
 }
 
 /// Reads a page in the text format. The page must end with a line end.
