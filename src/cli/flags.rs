@@ -298,7 +298,7 @@ pub const FLAGS: &[Flag] = &[
 #[must_use]
 pub fn add_to(mut command: Command) -> Command {
     for flag in FLAGS {
-        let arg = Arg::new(flag.name).long(flag.name);
+        let arg = Arg::new(flag.name).long(flag.name).value_name("VALUE");
         let arg = match flag.meaning {
             Used(help) if flag.default.is_empty() || flag.kind == Switch => arg.help(help),
             Used(help) => arg.help(format!("{help} [default: {}]", flag.default)),

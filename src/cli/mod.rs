@@ -75,6 +75,7 @@ fn command() -> Command {
             "Prometheus' other flags are accepted with a warning where they have no meaning \
              here, or refused by name.",
         )
+        .next_line_help(true)
         .subcommand_value_name("COMMAND")
         .args_conflicts_with_subcommands(true);
     for (name, about, members) in GROUPS {

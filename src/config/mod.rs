@@ -8,6 +8,7 @@
 
 mod builtin;
 mod discovery;
+mod emit;
 mod error;
 pub mod glob;
 mod http;
@@ -17,6 +18,7 @@ mod scrape;
 mod secret;
 mod section;
 mod sections;
+mod show;
 mod types;
 pub mod units;
 mod yaml;

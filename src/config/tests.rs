@@ -226,6 +226,114 @@ fn scrape_config_files_are_appended() {
     assert!(load(&path, &GlobalConfig::default()).is_err());
 }
 
+const SHOWN: &str = "\
+global:
+  scrape_interval: 15s
+  scrape_timeout: 10s
+  scrape_protocols:
+  - OpenMetricsText1.0.0
+  - OpenMetricsText0.0.1
+  - PrometheusText1.0.0
+  - PrometheusText0.0.4
+  evaluation_interval: 1m
+  external_labels:
+    site: north
+  body_size_limit: 10MiB
+  metric_name_validation_scheme: utf8
+  metric_name_escaping_scheme: allow-utf-8
+scrape_configs:
+- job_name: a
+  honor_timestamps: true
+  track_timestamps_staleness: false
+  params:
+    module:
+    - x
+  scrape_interval: 15s
+  scrape_timeout: 10s
+  scrape_protocols:
+  - OpenMetricsText1.0.0
+  - OpenMetricsText0.0.1
+  - PrometheusText1.0.0
+  - PrometheusText0.0.4
+  always_scrape_classic_histograms: false
+  convert_classic_histograms_to_nhcb: false
+  metrics_path: /metrics
+  scheme: http
+  enable_compression: true
+  body_size_limit: 10MiB
+  metric_name_validation_scheme: utf8
+  metric_name_escaping_scheme: allow-utf-8
+  basic_auth:
+    username: u
+    password: <secret>
+  follow_redirects: true
+  enable_http2: true
+  proxy_url: http://pu:xxxxx@127.0.0.1:1/
+  relabel_configs:
+  - source_labels: [a, b]
+    separator: ;
+    regex: x(.*)
+    target_label: t
+    replacement: \"\"
+    action: replace
+  static_configs:
+  - targets:
+    - h:1
+    labels:
+      v: \"1.5\"
+operator:
+  service_discovery_role: EndpointSlice
+  service_monitor_selector: {}
+  service_monitor_namespace_selector: {}
+  pod_monitor_selector: {}
+  pod_monitor_namespace_selector: {}
+  probe_selector: null
+  probe_namespace_selector: {}
+  scrape_config_selector: {}
+  scrape_config_namespace_selector: {}
+  rule_selector: {}
+  rule_namespace_selector: {}
+";
+
+/// Recorded from a real Prometheus but for `operator`, the order of newer
+/// fields, and `replacement`, which 3.5 leaves out when it is empty.
+#[test]
+fn a_configuration_is_shown_without_its_secrets() {
+    let config = read(
+        "global: {scrape_interval: 15s, external_labels: {site: north}, body_size_limit: 10MB}\n\
+         scrape_configs:\n- job_name: a\n  params: {module: [x]}\n  \
+         basic_auth: {username: u, password: hidden}\n  proxy_url: 'http://pu:hidden@127.0.0.1:1'\n  \
+         static_configs: [{targets: ['h:1'], labels: {v: '1.5'}}]\n  \
+         relabel_configs: [{source_labels: [a, b], regex: x(.*), target_label: t, replacement: ''}]\n\
+         operator: {probe_selector: null}\n",
+    )
+    .expect("valid");
+    let shown = config.to_yaml();
+    assert_eq!(shown, SHOWN);
+    assert!(!shown.contains("hidden"));
+}
+
+/// What is shown reads the same, but for what is hidden.
+#[test]
+fn what_is_shown_is_a_configuration() {
+    let config = read(
+        "global: {rule_query_offset: 5s, metric_name_validation_scheme: legacy, scrape_protocols: [PrometheusText0.0.4]}\n\
+         rule_files: [/a/*.yml]\nscrape_config_files: [/none/*.yml]\n\
+         scrape_configs:\n- job_name: 'a: b'\n  honor_labels: true\n  sample_limit: 5\n  \
+         authorization: {credentials_file: /t}\n  tls_config: {ca_file: /c, min_version: TLS13}\n  \
+         http_headers: {X-A: {files: [/f]}}\n  native_histogram_min_bucket_factor: 1.5\n  \
+         file_sd_configs: [{files: [/x/*.json]}]\n  dns_sd_configs: [{names: [n], type: mx, port: 9}]\n  \
+         http_sd_configs: [{url: 'http://u'}]\n  \
+         kubernetes_sd_configs:\n  - {role: endpoints, api_server: 'http://x', namespaces: {names: [a]}, \
+         selectors: [{role: pod, label: a=b}], attach_metadata: {node: true}}\n\
+         alerting: {alertmanagers: [{path_prefix: /am, static_configs: [{targets: [a]}]}]}\n\
+         storage: {tsdb: {out_of_order_time_window: 30m, retention: {time: 3d, size: 1GB, percentage: 50}}}\n\
+         operator: {rule_selector: {matchExpressions: [{key: a, operator: In, values: [b]}]}}\n",
+    )
+    .expect("valid");
+    assert_eq!(read(&config.to_yaml()), Ok(config));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
