@@ -8,6 +8,8 @@ mod check_config;
 pub mod features;
 pub mod flags;
 pub mod options;
+mod promql_format;
+mod test_promql;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -28,8 +30,11 @@ pub struct Subcommand {
 }
 
 /// The words before subcommands, with help.
-const GROUPS: &[(&str, &str, &[Subcommand])] =
-    &[("check", "Check files before they are used", &[check_config::SUBCOMMAND])];
+const GROUPS: &[(&str, &str, &[Subcommand])] = &[
+    ("check", "Check files before they are used", &[check_config::SUBCOMMAND]),
+    ("promql", "Work with queries", &[promql_format::SUBCOMMAND]),
+    ("test", "Run tests written down in files", &[test_promql::SUBCOMMAND]),
+];
 
 /// What to do.
 pub enum Action {

@@ -16,7 +16,6 @@ pub fn script_engine() -> Engine {
     Engine::new(EngineOptions {
         max_samples: MAX_SAMPLES,
         delayed_name_removal: true,
-        type_and_unit_labels: true,
         use_start_timestamps: true,
         ..EngineOptions::default()
     })
