@@ -6,14 +6,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use narthex_storage::histogram::{Histogram, IncompatibleSchemas, Reconciled};
+use narthex_storage::histogram::Histogram;
 use narthex_storage::labels::{Labels, METRIC_NAME};
 
 use crate::ast::{AggregateOp, Grouping};
+use crate::histogram::{Aggregation, AggregationKind, Findings};
 use crate::plan::Aggregate;
 
 use super::arith::{kahan, quantile};
-use super::hist::{Hints, Mean, Sum, note_bounds, note_collision, note_mixed_schemas};
+use super::hist::note_findings;
 use super::lanes::{ABSENT, Batch, Frame, Series, index, is_present};
 use super::notes::Notes;
 use super::{Eval, QueryError};
@@ -119,11 +120,14 @@ struct Group {
 
 /// The histograms of a group at one step.
 enum HistogramState {
-    Sum(Sum, Hints),
-    Mean(Box<Mean>, Hints),
+    Combined(Box<Aggregation>),
     /// Floats came first: the group has no value.
     Mixed,
-    Incompatible,
+    /// Exponential and custom buckets met, perhaps after floats; what comes
+    /// later does not count.
+    Incompatible {
+        after_floats: bool,
+    },
 }
 
 impl Group {
@@ -302,38 +306,26 @@ impl Group {
         series: &Series,
         notes: &mut Notes,
     ) {
-        let mean = self.op == AggregateOp::Avg;
         let has_float = self.values.get(step).is_some_and(|v| is_present(*v));
+        let kind = match self.op {
+            AggregateOp::Avg => AggregationKind::Average,
+            _ => AggregationKind::Sum,
+        };
         let Some(state) = self.histograms.get_mut(&step) else {
-            let mut hints = Hints::default();
-            hints.see(h);
-            let state = match (has_float, mean) {
-                (true, _) => HistogramState::Mixed,
-                (false, true) => HistogramState::Mean(Box::new(Mean::new(h)), hints),
-                (false, false) => HistogramState::Sum(Sum::new(h), hints),
+            let state = if has_float {
+                HistogramState::Mixed
+            } else {
+                HistogramState::Combined(Box::new(Aggregation::new(kind, h)))
             };
             self.histograms.insert(step, state);
             return;
         };
-        let result: Result<Reconciled, IncompatibleSchemas> = match state {
-            HistogramState::Mixed | HistogramState::Incompatible => return,
-            HistogramState::Sum(sum, hints) => {
-                hints.see(h);
-                sum.add(h)
-            }
-            HistogramState::Mean(mean, hints) => {
-                hints.see(h);
-                mean.add(h)
-            }
-        };
-        match result {
-            Ok(reconciled) if reconciled.bounds => note_bounds(notes, a.inner_span, "aggregation"),
-            Ok(_) => {}
-            Err(IncompatibleSchemas) => {
-                let name = series.labels.metric_name().unwrap_or("");
-                note_mixed_schemas(notes, a.inner_span, name);
-                *state = HistogramState::Incompatible;
-            }
+        let HistogramState::Combined(aggregation) = state else { return };
+        if aggregation.add(h).is_err() {
+            let name = series.labels.metric_name().unwrap_or("");
+            let findings = Findings { mixed_schemas: true, ..without_collision(aggregation) };
+            note_findings(notes, a.inner_span, name, &findings);
+            *state = HistogramState::Incompatible { after_floats: has_float };
         }
     }
 
@@ -406,19 +398,31 @@ fn settle(
     notes: &mut Notes,
 ) {
     debug_assert!(step < frame.count, "BUG: step {step} of {}", frame.count);
-    if is_present(series.float(step)) {
+    let has_float = is_present(series.float(step));
+    if has_float {
         series.floats[step] = ABSENT;
+    }
+    let mixed = match state {
+        HistogramState::Incompatible { after_floats } => after_floats,
+        _ => has_float,
+    };
+    if mixed {
         notes.warn(a.inner_span, "encountered a mix of histograms and floats for aggregation");
+    }
+    let HistogramState::Combined(aggregation) = state else { return };
+    if mixed {
+        note_findings(notes, a.inner_span, "", &without_collision(&aggregation));
         return;
     }
-    let (mut h, hints) = match state {
-        HistogramState::Mixed | HistogramState::Incompatible => return,
-        HistogramState::Sum(sum, hints) => (sum.finish(), hints),
-        HistogramState::Mean(mean, hints) => (mean.finish(), hints),
-    };
-    if hints.collide() {
-        note_collision(notes, a.inner_span, "aggregation");
-    }
+    note_findings(notes, a.inner_span, "", &aggregation.findings());
+    let mut h = aggregation.finish();
     h.compact(0);
     series.histograms.push((index(step), Arc::new(h)));
+}
+
+/// What was found, less contradicting hints: they matter for a result only.
+fn without_collision(aggregation: &Aggregation) -> Findings {
+    let mut findings = aggregation.findings();
+    findings.collided.aggregation = false;
+    findings
 }

@@ -6,15 +6,14 @@
 
 use std::sync::Arc;
 
-use narthex_storage::histogram::{CounterResetHint, Histogram, IncompatibleSchemas};
-
-use crate::ast::{Extension, Span};
+use crate::ast::Extension;
+use crate::histogram::{Findings, Samples, Window, changes, extended_rate, resets, smoothed_at};
 use crate::plan::Selector;
 
-use super::hist::{note_bounds, note_mixed, note_mixed_schemas, note_not_counter, note_not_gauge};
+use super::hist::{note_findings, note_mixed};
 use super::lanes::{Frame, Point, Series, index};
 use super::notes::Notes;
-use super::range_hist::{View, changes, resets};
+use super::range_hist::{number, rate_of, samples_of};
 use super::rollup::{Split, Work};
 use super::rollup_float::{Function, duration_s};
 use super::windows::{Shape, Windows, find};
@@ -32,7 +31,7 @@ pub(super) fn roll(
 ) -> Result<(), QueryError> {
     let bounds = windows.bounds.iter().zip(&histogram_windows.bounds);
     for (step, (&f, &h)) in bounds.enumerate() {
-        let view = View::new(split, f, h);
+        let view = samples_of(split, f, h);
         if view.floats.is_empty() && view.histograms.is_empty() {
             continue;
         }
@@ -43,18 +42,28 @@ pub(super) fn roll(
             smoothed: work.extension == Extension::Smoothed,
         };
         let point = match work.function {
-            Function::Resets => anchored_view(view, edges).map(|v| Point::Float(resets(v))),
-            Function::Changes => anchored_view(view, edges).map(|v| Point::Float(changes(v))),
+            Function::Resets => view.anchored(edges.start_ms).map(|v| number(resets(v))),
+            Function::Changes => view.anchored(edges.start_ms).map(|v| number(changes(v))),
             _ if !view.floats.is_empty() && !view.histograms.is_empty() => {
                 note_mixed(notes, work.span, name);
                 None
             }
             _ if !view.floats.is_empty() => {
-                rate(work, view.times_ms, view.floats, edges).map(Point::Float)
+                rate(work, view.float_times_ms, view.floats, edges).map(Point::Float)
             }
             _ => {
-                let mut about = About { notes: &mut *notes, span: work.span, name };
-                histogram_rate(work, view, edges, &mut about).map(|h| Point::Histogram(Arc::new(h)))
+                let window = Window {
+                    times_ms: view.histogram_times_ms,
+                    histograms: view.histograms,
+                    starts_ms: &[],
+                    start_ms: edges.start_ms,
+                    end_ms,
+                };
+                let mut findings = Findings::default();
+                let rate = rate_of(work.function);
+                let result = extended_rate(window, rate, edges.smoothed, &mut findings);
+                note_findings(notes, work.span, name, &findings);
+                result.map(|h| Point::Histogram(Arc::new(h)))
             }
         };
         if let Some(point) = point {
@@ -148,189 +157,6 @@ fn rate(work: &Work<'_>, times: &[i64], values: &[f64], range: Range) -> Option<
     Some(result)
 }
 
-/// What annotations need to know.
-struct About<'a> {
-    notes: &'a mut Notes,
-    span: Span,
-    name: &'a str,
-}
-
-impl About<'_> {
-    fn mixed_schemas(&mut self) {
-        note_mixed_schemas(self.notes, self.span, self.name);
-    }
-
-    /// Adds or subtracts; `None` if the histograms do not fit.
-    fn add(&mut self, base: &mut Histogram, other: &Histogram) -> Option<()> {
-        match base.add(other) {
-            Ok(r) if r.bounds => note_bounds(self.notes, self.span, "addition"),
-            Ok(_) => {}
-            Err(IncompatibleSchemas) => {
-                self.mixed_schemas();
-                return None;
-            }
-        }
-        Some(())
-    }
-
-    fn sub(&mut self, base: &mut Histogram, other: &Histogram) -> Option<()> {
-        match base.sub(other) {
-            Ok(r) if r.bounds => note_bounds(self.notes, self.span, "subtraction"),
-            Ok(_) => {}
-            Err(IncompatibleSchemas) => {
-                self.mixed_schemas();
-                return None;
-            }
-        }
-        Some(())
-    }
-
-    fn between(
-        &mut self,
-        a: (i64, &Histogram),
-        b: (i64, &Histogram),
-        at: i64,
-        is_counter: bool,
-    ) -> Option<Histogram> {
-        if at == a.0 {
-            return Some(a.1.clone());
-        }
-        if at == b.0 {
-            return Some(b.1.clone());
-        }
-        #[allow(clippy::cast_precision_loss, reason = "durations are below 2^53 ms")]
-        let fraction = (at - a.0) as f64 / (b.0 - a.0) as f64;
-        let mut result = b.1.clone();
-        if is_counter && b.1.is_reset_after(a.1) {
-            result.mul(fraction);
-            return Some(result);
-        }
-        self.sub(&mut result, a.1)?;
-        result.mul(fraction);
-        self.add(&mut result, a.1)?;
-        Some(result)
-    }
-}
-
-fn histogram_rate(
-    work: &Work<'_>,
-    view: View<'_>,
-    range: Range,
-    about: &mut About<'_>,
-) -> Option<Histogram> {
-    let (times, h) = (view.histogram_times_ms, view.histograms);
-    let (first, last) = range.edges(times)?;
-    let is_counter = work.function.is_counter();
-    let gauge = |h: &Histogram| h.counter_reset_hint == CounterResetHint::Gauge;
-    let custom = h[first].uses_custom_buckets();
-    // A smoothed range that lies before all later samples may end at its first.
-    for sample in h.get(first..=last).unwrap_or(&[]) {
-        if sample.uses_custom_buckets() != custom {
-            about.mixed_schemas();
-            return None;
-        }
-        if is_counter && gauge(sample) {
-            note_not_counter(about.notes, about.span, about.name);
-        }
-    }
-    let sample = |i: usize| (times[i], h[i].as_ref());
-    let left = if range.smoothed && times[first] < range.start_ms {
-        about.between(sample(first), sample(first + 1), range.start_ms, is_counter)?
-    } else {
-        h[first].as_ref().clone()
-    };
-    let right = if range.smoothed && last > 0 && times[last] > range.end_ms {
-        about.between(sample(last - 1), sample(last), range.end_ms, is_counter)?
-    } else {
-        h[last].as_ref().clone()
-    };
-    if !is_counter && !(gauge(&left) && gauge(&right)) {
-        note_not_gauge(about.notes, about.span, about.name);
-    }
-    let mut result = right.clone();
-    about.sub(&mut result, &left)?;
-    if is_counter
-        && let Some(correction) =
-            histogram_correction(times, h, (first, last), &left, &right, range, about)?
-    {
-        about.add(&mut result, &correction)?;
-    }
-    if work.function == Function::Rate {
-        result.div(duration_s(work.range_ms));
-    }
-    result.counter_reset_hint = CounterResetHint::Gauge;
-    result.compact(0);
-    Some(result)
-}
-
-/// What resets between the edges lost: `None` if the histograms do not fit.
-#[allow(clippy::option_option, reason = "no result, or no correction")]
-fn histogram_correction(
-    times: &[i64],
-    h: &[Arc<Histogram>],
-    (first, last): (usize, usize),
-    left: &Histogram,
-    right: &Histogram,
-    range: Range,
-    about: &mut About<'_>,
-) -> Option<Option<Histogram>> {
-    let mut from = first + 1;
-    let mut previous = left;
-    if range.smoothed && times[first] < range.start_ms && h[first + 1].is_reset_after(&h[first]) {
-        // The left edge lies within this reset and has accounted for it.
-        previous = &h[first + 1];
-        from += 1;
-    }
-    // The last sample is the right edge itself.
-    if from > last {
-        return Some(None);
-    }
-    let mut correction: Option<Histogram> = None;
-    let mut lost = |previous: &Histogram, about: &mut About<'_>| match &mut correction {
-        None => {
-            correction = Some(previous.clone());
-            Some(())
-        }
-        Some(sum) => about.add(sum, previous),
-    };
-    for sample in &h[from..last] {
-        if sample.is_reset_after(previous) {
-            lost(previous, about)?;
-        }
-        previous = sample;
-    }
-    if right.is_reset_after(previous) {
-        lost(previous, about)?;
-    }
-    Some(correction)
-}
-
-/// The samples after the left end and the newest one at or before it; `None`
-/// if there is none after it.
-fn anchored_view(view: View<'_>, range: Range) -> Option<View<'_>> {
-    let floats = view.times_ms.partition_point(|t| *t <= range.start_ms);
-    let histograms = view.histogram_times_ms.partition_point(|t| *t <= range.start_ms);
-    if floats >= view.floats.len() && histograms >= view.histograms.len() {
-        return None;
-    }
-    let (mut f, mut h) = (floats, histograms);
-    match (floats.checked_sub(1), histograms.checked_sub(1)) {
-        (None, None) => {}
-        (Some(i), None) => f = i,
-        (None, Some(j)) => h = j,
-        (Some(i), Some(j)) if view.times_ms[i] >= view.histogram_times_ms[j] => f = i,
-        (Some(_), Some(j)) => h = j,
-    }
-    Some(View {
-        times_ms: &view.times_ms[f..],
-        floats: &view.floats[f..],
-        starts_ms: view.starts_ms.get(f..).unwrap_or(&[]),
-        histogram_times_ms: &view.histogram_times_ms[h..],
-        histograms: &view.histograms[h..],
-        histogram_starts_ms: view.histogram_starts_ms.get(h..).unwrap_or(&[]),
-    })
-}
-
 /// The samples of an anchored or smoothed range vector that is the answer
 /// itself: its edges, and what lies between.
 pub(super) fn extend_floats(times: &[i64], values: &[f64], range: Range) -> Vec<(i64, f64)> {
@@ -387,9 +213,15 @@ pub(super) fn stream_smoothed(
         let mut series = Series::new(labels.clone());
         let name = labels.metric_name().unwrap_or("");
         for (step, &at) in ends.iter().enumerate() {
-            let view = View::new(&split, windows.bounds[step], histogram_windows.bounds[step]);
-            let mut about = About { notes: &mut ev.notes, span: selector.span, name };
-            match smoothed_point(view, at, &mut about) {
+            let view = samples_of(&split, windows.bounds[step], histogram_windows.bounds[step]);
+            if !view.histograms.is_empty() && !view.floats.is_empty() {
+                note_mixed(&mut ev.notes, selector.span, name);
+                continue;
+            }
+            let mut findings = Findings::default();
+            let point = smoothed_point(view, at, &mut findings);
+            note_findings(&mut ev.notes, selector.span, name, &findings);
+            match point {
                 Some(Point::Float(v)) => series.set_float(step, frame.count, v),
                 Some(Point::Histogram(h)) => series.histograms.push((index(step), h)),
                 None => {}
@@ -404,49 +236,17 @@ pub(super) fn stream_smoothed(
     Ok(())
 }
 
-fn smoothed_point(view: View<'_>, at: i64, about: &mut About<'_>) -> Option<Point> {
-    if !view.histograms.is_empty() && !view.floats.is_empty() {
-        note_mixed(about.notes, about.span, about.name);
-        return None;
+fn smoothed_point(view: Samples<'_>, at: i64, findings: &mut Findings) -> Option<Point> {
+    if !view.histograms.is_empty() {
+        return smoothed_at(view.histogram_times_ms, view.histograms, at, findings)
+            .map(Point::Histogram);
     }
-    let keep = |h: &Histogram| Some(Point::Histogram(Arc::new(h.clone())));
-    if view.histograms.is_empty() {
-        let i = view.times_ms.partition_point(|t| *t < at);
-        let sample = |i: usize| (view.times_ms[i], view.floats[i]);
-        return match view.times_ms.get(i) {
-            Some(&t) if t == at => Some(Point::Float(view.floats[i])),
-            Some(_) if i > 0 => Some(Point::Float(between(sample(i - 1), sample(i), at, false))),
-            None if i > 0 => Some(Point::Float(view.floats[i - 1])),
-            _ => None,
-        };
-    }
-    let (times, h) = (view.histogram_times_ms, view.histograms);
-    let i = times.partition_point(|t| *t < at);
-    match times.get(i) {
-        Some(&t) if t == at => keep(&h[i]),
-        Some(_) if i > 0 => {
-            let (a, b) = (&h[i - 1], &h[i]);
-            if a.uses_custom_buckets() != b.uses_custom_buckets() {
-                about.notes.warn(
-                    about.span,
-                    format!(
-                        "vector contains a mix of histograms with exponential and custom buckets schemas for metric name {}",
-                        super::notes::quoted(about.name)
-                    ),
-                );
-                return None;
-            }
-            let gauge = |h: &Histogram| h.counter_reset_hint == CounterResetHint::Gauge;
-            let is_counter = !(gauge(a) && gauge(b));
-            about
-                .between((times[i - 1], a), (times[i], b), at, is_counter)
-                .map(|h| Point::Histogram(Arc::new(h)))
-        }
-        None if i > 0 => {
-            let mut last = h[i - 1].as_ref().clone();
-            last.counter_reset_hint = CounterResetHint::Unknown;
-            keep(&last)
-        }
+    let i = view.float_times_ms.partition_point(|t| *t < at);
+    let sample = |i: usize| (view.float_times_ms[i], view.floats[i]);
+    match view.float_times_ms.get(i) {
+        Some(&t) if t == at => Some(Point::Float(view.floats[i])),
+        Some(_) if i > 0 => Some(Point::Float(between(sample(i - 1), sample(i), at, false))),
+        None if i > 0 => Some(Point::Float(view.floats[i - 1])),
         _ => None,
     }
 }

@@ -8,10 +8,11 @@ use narthex_storage::histogram::{CounterResetHint, Histogram, Keep};
 use narthex_storage::labels::{Labels, METRIC_NAME};
 
 use crate::ast::{BinaryOp, Cardinality, VectorMatching};
+use crate::histogram::Findings;
 use crate::plan::Binary;
 
 use super::arith;
-use super::hist::{note_bounds, note_collision};
+use super::hist::note_findings;
 use super::lanes::{Point, RESERVED, Series};
 use super::notes::Notes;
 
@@ -67,18 +68,18 @@ fn histograms(
     y: &Arc<Histogram>,
     notes: &mut Notes,
 ) -> Option<(Point, bool)> {
-    let (result, operation) = match b.op {
+    let result = match b.op {
         BinaryOp::Eq => return Some((Point::Histogram(Arc::clone(x)), x.same_data(y))),
         BinaryOp::Ne => return Some((Point::Histogram(Arc::clone(x)), !x.same_data(y))),
         BinaryOp::Add => {
             let mut sum = x.as_ref().clone();
-            (sum.add(y).map(|r| (sum, r)), "addition")
+            sum.add(y).map(|r| (sum, r))
         }
         BinaryOp::Sub => {
             let mut rest = x.as_ref().clone();
             let reconciled = rest.sub(y);
             rest.counter_reset_hint = CounterResetHint::Gauge;
-            (reconciled.map(|r| (rest, r)), "subtraction")
+            reconciled.map(|r| (rest, r))
         }
         _ => {
             note_types(notes, b, "histogram", "histogram");
@@ -87,12 +88,8 @@ fn histograms(
     };
     match result {
         Ok((mut h, reconciled)) => {
-            if reconciled.counter_reset_collision {
-                note_collision(notes, b.span, operation);
-            }
-            if reconciled.bounds {
-                note_bounds(notes, b.span, operation);
-            }
+            let findings = Findings::of(reconciled, b.op == BinaryOp::Sub);
+            note_findings(notes, b.span, "", &findings);
             h.compact(0);
             Some((Point::Histogram(Arc::new(h)), true))
         }

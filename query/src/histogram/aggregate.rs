@@ -10,7 +10,7 @@ use super::Findings;
 
 /// What is worked out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum AggregationKind {
     /// The sum.
     Sum,
     /// The arithmetic mean.
@@ -23,7 +23,7 @@ pub enum Kind {
 /// on it is updated with each histogram.
 #[derive(Debug, Clone)]
 pub struct Aggregation {
-    kind: Kind,
+    kind: AggregationKind,
     /// The sum, or the mean once `incremental`.
     value: Histogram,
     compensation: Compensation,
@@ -37,7 +37,7 @@ pub struct Aggregation {
 impl Aggregation {
     /// Begins with a first histogram.
     #[must_use]
-    pub fn new(kind: Kind, first: &Histogram) -> Self {
+    pub fn new(kind: AggregationKind, first: &Histogram) -> Self {
         let mut new = Self {
             kind,
             value: first.clone(),
@@ -62,11 +62,11 @@ impl Aggregation {
         self.track(h);
         self.count += 1.0;
         match self.kind {
-            Kind::Sum => {
+            AggregationKind::Sum => {
                 let reconciled = self.value.add_compensated(h, &mut self.compensation)?;
                 self.note(reconciled);
             }
-            Kind::Average => self.add_to_mean(h)?,
+            AggregationKind::Average => self.add_to_mean(h)?,
         }
         Ok(())
     }
@@ -120,7 +120,7 @@ impl Aggregation {
     /// them, those over time do not.
     #[must_use]
     pub fn finish(mut self) -> Histogram {
-        if self.kind == Kind::Average && !self.incremental {
+        if self.kind == AggregationKind::Average && !self.incremental {
             self.value.div(self.count);
             self.compensation.div(self.count);
         }
@@ -141,7 +141,7 @@ fn exceeds(h: &Histogram) -> bool {
 /// `sum_over_time` and `avg_over_time` of the histograms of a window; `None`
 /// if there are none or they cannot be combined.
 pub fn over_time(
-    kind: Kind,
+    kind: AggregationKind,
     histograms: &[Arc<Histogram>],
     findings: &mut Findings,
 ) -> Option<Histogram> {

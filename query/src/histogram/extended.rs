@@ -2,6 +2,7 @@
 
 use narthex_storage::histogram::{CounterResetHint, Histogram, IncompatibleSchemas};
 
+use super::rate::range_s;
 use super::{Findings, Rate, Window, interpolate};
 
 /// The increase between exactly the ends of a window. The result is a gauge.
@@ -74,7 +75,7 @@ fn extend(
         findings.note_addition(result.add(&correction)?);
     }
     if rate.per_second {
-        result.div((w.end_ms - w.start_ms) as f64 / 1000.0);
+        result.div(range_s(w.start_ms, w.end_ms));
     }
     result.counter_reset_hint = CounterResetHint::Gauge;
     result.compact(0);

@@ -61,13 +61,11 @@ pub fn smoothed_at(
         last.counter_reset_hint = CounterResetHint::Unknown;
         return Some(Arc::new(last));
     };
+    if left.uses_custom_buckets() != right.uses_custom_buckets() {
+        findings.mixed_schemas = true;
+        return None;
+    }
     let gauge = |h: &Histogram| h.counter_reset_hint == CounterResetHint::Gauge;
     let counter = !(gauge(left) && gauge(right));
-    match interpolate((left_ms, left), (right_ms, right), at_ms, counter, findings) {
-        Ok(h) => Some(Arc::new(h)),
-        Err(IncompatibleSchemas) => {
-            findings.mixed_schemas = true;
-            None
-        }
-    }
+    interpolate((left_ms, left), (right_ms, right), at_ms, counter, findings).ok().map(Arc::new)
 }

@@ -10,7 +10,6 @@ use narthex_storage::histogram::Reconciled;
 use narthex_storage::labels::write_quoted;
 
 mod aggregate;
-mod binary;
 mod classic;
 mod extended;
 mod interpolate;
@@ -22,8 +21,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
-pub use aggregate::{Aggregation, Kind as AggregationKind, over_time};
-pub use binary::{Outcome, equal, histogram_by_float, histograms};
+pub use aggregate::{Aggregation, AggregationKind, over_time};
 pub use classic::{ClassicBucket, Correction, bucket_fraction, bucket_quantile};
 pub use extended::extended_rate;
 pub use interpolate::{interpolate, smoothed_at};
@@ -105,6 +103,20 @@ impl Findings {
         self.reconciled = self.reconciled.union(other.reconciled);
         self.collided = self.collided.union(other.collided);
         self.start_overlaps += other.start_overlaps;
+    }
+
+    /// What one addition or subtraction, as an operator, came upon.
+    pub(crate) fn of(reconciled: Reconciled, subtraction: bool) -> Self {
+        let of = |seen| Operations {
+            addition: seen && !subtraction,
+            subtraction: seen && subtraction,
+            aggregation: false,
+        };
+        Self {
+            reconciled: of(reconciled.bounds),
+            collided: of(reconciled.counter_reset_collision),
+            ..Self::default()
+        }
     }
 
     /// Nothing but that exponential and custom buckets were mixed.

@@ -137,7 +137,7 @@ fn extrapolate(w: Window<'_>, rate: Rate, findings: &mut Findings) -> Option<His
     }
     let mut factor = if sampled == 0.0 { 1.0 } else { (sampled + to_start + to_end) / sampled };
     if rate.per_second {
-        factor /= seconds(w.end_ms - w.start_ms);
+        factor /= range_s(w.start_ms, w.end_ms);
     }
     let mut result = result?;
     result.mul(factor);
@@ -148,6 +148,12 @@ fn extrapolate(w: Window<'_>, rate: Rate, findings: &mut Findings) -> Option<His
 /// matter.
 struct Mixed {
     alone: bool,
+}
+
+/// The length of a window in seconds, rounded as Go rounds durations.
+pub(super) fn range_s(start_ms: i64, end_ms: i64) -> f64 {
+    let range_ms = end_ms.saturating_sub(start_ms);
+    (range_ms / 1000) as f64 + (range_ms % 1000 * 1_000_000) as f64 / 1e9
 }
 
 /// The last histogram less the first, plus what resets took away.

@@ -174,19 +174,6 @@ fn a_mean_that_would_overflow_is_updated_step_by_step() {
     assert!((mean.positive_buckets[0] / f64::MAX - 1.0).abs() < 1e-15);
 }
 
-#[test]
-fn operators_between_kinds() {
-    let h = with_buckets(&[2.0, 4.0]);
-    let Outcome::Histogram(half, _) = histogram_by_float("/", &h, 2.0, false) else { panic!() };
-    assert_eq!(half.positive_buckets, [1.0, 2.0]);
-    assert_eq!(histogram_by_float("/", &h, 2.0, true), Outcome::Undefined);
-    let Outcome::Histogram(difference, _) = histograms("-", &h, &half) else { panic!() };
-    assert_eq!(difference.counter_reset_hint, CounterResetHint::Gauge);
-    assert!(equal(&h, &h) && !equal(&h, &half));
-    let custom = with_bounds(&[1.0], &[1.0, 1.0]);
-    assert_eq!(histograms("+", &h, &custom), Outcome::IncompatibleLayouts);
-}
-
 proptest! {
     #[test]
     fn a_fraction_below_a_quantile_is_the_quantile(
