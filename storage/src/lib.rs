@@ -6,8 +6,17 @@
 //! [`sample`]s, and nothing else of this crate is visible to them.
 
 pub mod append;
+mod axis;
+mod budget;
 pub mod codec;
+mod day;
+pub mod db;
+pub mod engine;
+mod head;
 pub mod histogram;
+mod index;
 pub mod labels;
 pub mod read;
 pub mod sample;
+mod series;
+mod wal;

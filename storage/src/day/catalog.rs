@@ -1,0 +1,173 @@
+//! What is where in the days?
+//!
+//! A [`Catalog`] is never changed: a seal makes a new one that shares all but
+//! the list that grew, so that a reader's snapshot is one reference.
+
+use std::sync::Arc;
+
+use super::day_of;
+use super::file::DayFile;
+use crate::axis::Layout;
+
+/// All sealed stripes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Catalog {
+    /// Ascending by day.
+    pub(crate) days: Vec<Arc<Day>>,
+}
+
+/// The stripes of one day (UTC).
+#[derive(Debug, Clone)]
+pub(crate) struct Day {
+    pub(crate) day: i64,
+    /// By layout, in order of their first stripe.
+    pub(crate) layouts: Vec<Arc<LayoutStripes>>,
+    pub(crate) samples: u64,
+    pub(crate) chunks: u64,
+    pub(crate) bytes: u64,
+}
+
+/// The stripes of one day that have the same columns.
+#[derive(Debug, Clone)]
+pub(crate) struct LayoutStripes {
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) min_ms: i64,
+    pub(crate) max_ms: i64,
+    /// Ascending by first timestamp.
+    pub(crate) stripes: Vec<Stripe>,
+}
+
+/// Where one stripe is.
+#[derive(Debug, Clone)]
+pub(crate) struct Stripe {
+    pub(crate) id: u64,
+    pub(crate) file: Arc<DayFile>,
+    pub(crate) offset: u64,
+    pub(crate) header_bytes: u32,
+    pub(crate) payload_bytes: u32,
+    /// First and last timestamp.
+    pub(crate) min_ms: i64,
+    pub(crate) max_ms: i64,
+    pub(crate) samples: u32,
+}
+
+impl Stripe {
+    /// Where the payload starts in the file.
+    pub(crate) const fn payload_offset(&self) -> u64 {
+        self.offset + super::stripe::PREFIX_BYTES as u64 + self.header_bytes as u64
+    }
+
+    /// Bytes in the file.
+    pub(crate) const fn bytes(&self) -> u64 {
+        super::stripe::PREFIX_BYTES as u64 + self.header_bytes as u64 + self.payload_bytes as u64
+    }
+}
+
+impl Catalog {
+    /// Adds a stripe.
+    pub(crate) fn add(&mut self, stripe: Stripe, layout: Layout) {
+        let day = day_of(stripe.min_ms);
+        let at = match self.days.binary_search_by_key(&day, |d| d.day) {
+            Ok(at) => at,
+            Err(at) => {
+                let empty = Day { day, layouts: Vec::new(), samples: 0, chunks: 0, bytes: 0 };
+                self.days.insert(at, Arc::new(empty));
+                at
+            }
+        };
+        Arc::make_mut(&mut self.days[at]).add(stripe, layout);
+    }
+
+    /// Whether a stripe is there.
+    pub(crate) fn stripes(&self) -> impl Iterator<Item = &Stripe> {
+        self.days.iter().flat_map(|d| d.layouts.iter().flat_map(|l| &l.stripes))
+    }
+
+    /// Takes a stripe out; what it was.
+    pub(crate) fn remove(&mut self, stripe_id: u64) -> Option<Stripe> {
+        let at = self.days.iter().position(|d| d.has(stripe_id))?;
+        let day = Arc::make_mut(&mut self.days[at]);
+        let removed = day.remove(stripe_id);
+        if day.layouts.is_empty() {
+            self.days.remove(at);
+        }
+        removed
+    }
+
+    /// The days with samples in `start_ms..=end_ms`.
+    pub(crate) fn days_in(&self, start_ms: i64, end_ms: i64) -> &[Arc<Day>] {
+        let from = self.days.partition_point(|d| d.day < day_of(start_ms));
+        let to = self.days.partition_point(|d| d.day <= day_of(end_ms));
+        self.days.get(from..to).unwrap_or(&[])
+    }
+
+    /// The newest time up to which a series may have samples.
+    pub(crate) fn newest_of(&self, id: u32) -> Option<i64> {
+        let newest = |d: &Day| {
+            let with = d.layouts.iter().filter(|l| l.layout.column(id).is_some());
+            with.map(|l| l.max_ms).max()
+        };
+        self.days.iter().rev().find_map(|d| newest(d))
+    }
+}
+
+impl Day {
+    fn add(&mut self, stripe: Stripe, layout: Layout) {
+        self.samples += u64::from(stripe.samples);
+        self.chunks += layout.len() as u64;
+        self.bytes += stripe.bytes();
+        // The newest layouts first: an axis keeps its columns for hours.
+        let same = self.layouts.iter_mut().rev().find(|l| *l.layout == layout);
+        let Some(list) = same else {
+            return self.layouts.push(Arc::new(LayoutStripes {
+                layout: Arc::new(layout),
+                min_ms: stripe.min_ms,
+                max_ms: stripe.max_ms,
+                stripes: vec![stripe],
+            }));
+        };
+        let list = Arc::make_mut(list);
+        list.min_ms = list.min_ms.min(stripe.min_ms);
+        list.max_ms = list.max_ms.max(stripe.max_ms);
+        let at = list.stripes.partition_point(|s| s.min_ms <= stripe.min_ms);
+        list.stripes.insert(at, stripe);
+    }
+
+    fn has(&self, stripe_id: u64) -> bool {
+        self.layouts.iter().any(|l| l.stripes.iter().any(|s| s.id == stripe_id))
+    }
+
+    fn remove(&mut self, stripe_id: u64) -> Option<Stripe> {
+        let at = self.layouts.iter().position(|l| l.stripes.iter().any(|s| s.id == stripe_id))?;
+        let list = Arc::make_mut(&mut self.layouts[at]);
+        let in_list = list.stripes.iter().position(|s| s.id == stripe_id)?;
+        let stripe = list.stripes.remove(in_list);
+        self.samples -= u64::from(stripe.samples);
+        self.chunks -= list.layout.len() as u64;
+        self.bytes -= stripe.bytes();
+        if list.stripes.is_empty() {
+            self.layouts.remove(at);
+        }
+        Some(stripe)
+    }
+
+    /// The smallest and largest timestamp.
+    pub(crate) fn bounds(&self) -> Option<(i64, i64)> {
+        let min_ms = self.layouts.iter().map(|l| l.min_ms).min()?;
+        let max_ms = self.layouts.iter().map(|l| l.max_ms).max()?;
+        Some((min_ms, max_ms))
+    }
+
+    /// Stripes and their number.
+    pub(crate) fn stripe_count(&self) -> usize {
+        self.layouts.iter().map(|l| l.stripes.len()).sum()
+    }
+}
+
+impl LayoutStripes {
+    /// The stripes that may have samples in `start_ms..=end_ms`.
+    pub(crate) fn stripes_in(&self, start_ms: i64, end_ms: i64) -> impl Iterator<Item = &Stripe> {
+        let to = self.stripes.partition_point(|s| s.min_ms <= end_ms);
+        self.stripes[..to].iter().filter(move |s| s.max_ms >= start_ms)
+    }
+}

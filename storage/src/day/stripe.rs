@@ -1,0 +1,582 @@
+//! How are the rows of one axis written as columns?
+//!
+//! ```text
+//! stripe   = "NXST", u32 header length, u32 CRC-32 of the header, header, payload
+//! header   = u8 version (1), u8 flags (0), varint stripe id,
+//!            varint rows, varint columns, varint payload length,
+//!            varint axis length, axis (codec::encode_axis),
+//!            id runs: series of the columns,
+//!            varint patterns, per pattern presence runs (codec::encode_runs),
+//!            column kinds: until all columns are named, varint columns,
+//!                          varint pattern << 3 | flags
+//!            per column: varint chunk length
+//!            varint checksums, per checksum varint columns, u32 CRC-32 of their chunks
+//! payload  = the chunks, in order of the columns
+//! chunk    = [histograms] [starts] floats
+//! histograms (flag 2) = presence runs within the samples, per histogram
+//!            varint length, histogram
+//! starts (flag 4)     = per sample signed difference to the start before
+//! floats   = codec::encode of the other samples; with flag 1 against the
+//!            floats of the column before
+//! ```
+//!
+//! Pattern 0 is "in every row" and not written. Integers are little-endian.
+//! Columns are in the order of the exposition, so that buckets of a histogram
+//! are neighbours.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::axis::Layout;
+use crate::codec;
+use crate::engine::varint;
+use crate::head::histogram;
+use crate::head::open::OpenRows;
+use crate::histogram::Histogram;
+use crate::read::Axis;
+
+/// First bytes of a stripe.
+pub(crate) const MAGIC: [u8; 4] = *b"NXST";
+/// Bytes before the header: magic, length, checksum.
+pub(crate) const PREFIX_BYTES: usize = 12;
+/// Largest header.
+pub(crate) const MAX_HEADER_BYTES: usize = 16 << 20;
+/// Most rows of one stripe.
+pub(crate) const MAX_ROWS: usize = 1 << 18;
+/// Most columns of one stripe.
+pub(crate) const MAX_COLUMNS: usize = 1 << 16;
+/// Largest payload.
+const MAX_PAYLOAD_BYTES: usize = 1 << 30;
+const VERSION: u8 = 1;
+/// Chunks under one checksum: until they are this long.
+const RUN_BYTES: usize = 4 << 10;
+/// Longest chain of chunks that build on the one before.
+const MAX_CHAIN: usize = 16;
+
+const SIBLING: u64 = 1;
+const HISTOGRAMS: u64 = 2;
+const STARTS: u64 = 4;
+
+/// The samples of one series in one stripe, before encoding.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Samples {
+    /// Rows with a sample, ascending.
+    pub(crate) rows: Vec<u32>,
+    /// Floats of the samples that are no histograms.
+    pub(crate) floats: Vec<f64>,
+    /// Position within `rows` and histogram.
+    pub(crate) histograms: Vec<(u32, Arc<Histogram>)>,
+    /// Start timestamps, one per sample; empty if none is known.
+    pub(crate) starts_ms: Vec<i64>,
+}
+
+impl Samples {
+    fn clear(&mut self) {
+        self.rows.clear();
+        self.floats.clear();
+        self.histograms.clear();
+        self.starts_ms.clear();
+    }
+}
+
+/// A stripe as bytes, and what the catalog says of it.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) layout: Layout,
+    pub(crate) times: Vec<i64>,
+    pub(crate) header_bytes: u32,
+    pub(crate) samples: u64,
+    pub(crate) chunks: u64,
+}
+
+/// Builds a stripe column by column.
+#[derive(Debug)]
+pub(crate) struct StripeBuilder {
+    times: Vec<i64>,
+    ids: Vec<u32>,
+    patterns: Vec<Vec<u32>>,
+    kinds: Vec<u64>,
+    lengths: Vec<u32>,
+    checksums: Vec<(u32, u32)>,
+    payload: Vec<u8>,
+    run_start: usize,
+    run_columns: u32,
+    chain: usize,
+    left_pattern: u64,
+    left_floats: Vec<f64>,
+    samples: u64,
+    encoder: codec::Encoder,
+    attempt: Vec<u8>,
+}
+
+impl StripeBuilder {
+    /// A stripe over these timestamps.
+    pub(crate) fn new(times: Vec<i64>) -> Self {
+        Self {
+            times,
+            ids: Vec::new(),
+            patterns: Vec::new(),
+            kinds: Vec::new(),
+            lengths: Vec::new(),
+            checksums: Vec::new(),
+            payload: Vec::new(),
+            run_start: 0,
+            run_columns: 0,
+            chain: 0,
+            left_pattern: 0,
+            left_floats: Vec::new(),
+            samples: 0,
+            encoder: codec::Encoder::new(),
+            attempt: Vec::new(),
+        }
+    }
+
+    /// Adds a column; one without samples is left out. `is_sibling` says that
+    /// the column before may help to encode this one.
+    pub(crate) fn add(&mut self, id: u32, samples: &Samples, is_sibling: bool) {
+        if samples.rows.is_empty() {
+            return;
+        }
+        let pattern = self.pattern(&samples.rows);
+        let start = self.payload.len();
+        let mut flags = 0;
+        if !samples.histograms.is_empty() {
+            flags |= HISTOGRAMS;
+            put_histograms(&samples.histograms, &mut self.payload);
+        }
+        if !samples.starts_ms.is_empty() {
+            flags |= STARTS;
+            let mut before = 0i64;
+            for &start_ms in &samples.starts_ms {
+                varint::put_signed(&mut self.payload, start_ms.wrapping_sub(before));
+                before = start_ms;
+            }
+        }
+        let floats = self.payload.len();
+        self.encoder.encode(&samples.floats, None, &mut self.payload);
+        let usable = is_sibling
+            && flags == 0
+            && pattern == self.left_pattern
+            && self.chain < MAX_CHAIN
+            && self.left_floats.len() == samples.floats.len()
+            && self.payload.len() - floats > 8;
+        if usable {
+            self.attempt.clear();
+            self.encoder.encode(&samples.floats, Some(&self.left_floats), &mut self.attempt);
+            if self.attempt.len() < self.payload.len() - floats {
+                flags |= SIBLING;
+                self.payload.truncate(floats);
+                self.payload.extend_from_slice(&self.attempt);
+            }
+        }
+        self.chain = if flags & SIBLING == 0 { 0 } else { self.chain + 1 };
+        if flags & SIBLING == 0 && start - self.run_start >= RUN_BYTES {
+            self.end_run(start);
+        }
+        self.run_columns += 1;
+        self.ids.push(id);
+        self.kinds.push(pattern << 3 | flags);
+        self.lengths.push((self.payload.len() - start) as u32);
+        self.samples += samples.rows.len() as u64;
+        self.left_pattern = if flags & !SIBLING == 0 { pattern } else { u64::MAX };
+        self.left_floats.clear();
+        self.left_floats.extend_from_slice(&samples.floats);
+    }
+
+    fn pattern(&mut self, rows: &[u32]) -> u64 {
+        if rows.len() == self.times.len() {
+            return 0;
+        }
+        // Recent patterns first: neighbours come and go together.
+        if let Some(at) = self.patterns.iter().rposition(|p| p == rows) {
+            return at as u64 + 1;
+        }
+        self.patterns.push(rows.to_vec());
+        self.patterns.len() as u64
+    }
+
+    fn end_run(&mut self, end: usize) {
+        if self.run_columns > 0 {
+            let crc = crc32fast::hash(&self.payload[self.run_start..end]);
+            self.checksums.push((self.run_columns, crc));
+        }
+        self.run_columns = 0;
+        self.run_start = end;
+    }
+
+    /// The stripe; `None` if no column has a sample.
+    pub(crate) fn finish(mut self, stripe_id: u64) -> Option<Encoded> {
+        if self.ids.is_empty() {
+            return None;
+        }
+        self.end_run(self.payload.len());
+        let mut header = vec![VERSION, 0];
+        varint::put(&mut header, stripe_id);
+        varint::put(&mut header, self.times.len() as u64);
+        varint::put(&mut header, self.ids.len() as u64);
+        varint::put(&mut header, self.payload.len() as u64);
+        let mut axis = Vec::new();
+        codec::encode_axis(&self.times, &mut axis);
+        varint::put(&mut header, axis.len() as u64);
+        header.extend_from_slice(&axis);
+        varint::put_id_runs(&mut header, &self.ids);
+        varint::put(&mut header, self.patterns.len() as u64);
+        for pattern in &self.patterns {
+            codec::encode_runs(&runs_of(pattern), &mut header);
+        }
+        for kinds in self.kinds.chunk_by(|a, b| a == b) {
+            varint::put(&mut header, kinds.len() as u64);
+            varint::put(&mut header, kinds[0]);
+        }
+        for &length in &self.lengths {
+            varint::put(&mut header, u64::from(length));
+        }
+        varint::put(&mut header, self.checksums.len() as u64);
+        for (columns, crc) in &self.checksums {
+            varint::put(&mut header, u64::from(*columns));
+            header.extend_from_slice(&crc.to_le_bytes());
+        }
+        let mut bytes = Vec::with_capacity(PREFIX_BYTES + header.len() + self.payload.len());
+        bytes.extend_from_slice(&MAGIC);
+        bytes.extend_from_slice(&(header.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&crc32fast::hash(&header).to_le_bytes());
+        bytes.extend_from_slice(&header);
+        bytes.extend_from_slice(&self.payload);
+        Some(Encoded {
+            bytes,
+            layout: Layout::new(&self.ids),
+            times: self.times,
+            header_bytes: header.len() as u32,
+            samples: self.samples,
+            chunks: self.ids.len() as u64,
+        })
+    }
+}
+
+fn runs_of(rows: &[u32]) -> Vec<Range<u32>> {
+    rows.chunk_by(|a, b| a + 1 == *b).map(|run| run[0]..run[run.len() - 1] + 1).collect()
+}
+
+fn put_histograms(histograms: &[(u32, Arc<Histogram>)], out: &mut Vec<u8>) {
+    let at: Vec<u32> = histograms.iter().map(|(at, _)| *at).collect();
+    codec::encode_runs(&runs_of(&at), out);
+    let mut one = Vec::new();
+    for (_, h) in histograms {
+        one.clear();
+        histogram::encode(h, &mut one);
+        varint::put(out, one.len() as u64);
+        out.extend_from_slice(&one);
+    }
+}
+
+/// Columns that are taken out of the rows together, for the cache's sake.
+const BLOCK: usize = 16;
+
+/// Encodes open rows; `is_sibling` is asked for neighbouring series.
+pub(crate) fn encode_rows(
+    stripe_id: u64,
+    rows: &OpenRows,
+    is_sibling: impl Fn(u32, u32) -> bool,
+) -> Option<Encoded> {
+    let mut builder = StripeBuilder::new(rows.times.clone());
+    let mut block: Vec<Samples> = vec![Samples::default(); BLOCK];
+    let mut left = None;
+    for (b, ids) in rows.ids.chunks(BLOCK).enumerate() {
+        block.iter_mut().for_each(Samples::clear);
+        for (i, row) in rows.rows.iter().enumerate() {
+            for (column, samples) in (b * BLOCK..b * BLOCK + ids.len()).zip(&mut block) {
+                let histogram = row.histogram(column);
+                if let Some(h) = histogram {
+                    samples.histograms.push((samples.rows.len() as u32, Arc::clone(h)));
+                } else if row.has(column) {
+                    samples.floats.push(row.value(column));
+                } else {
+                    continue;
+                }
+                let start_ms = row.start_ms(column);
+                if start_ms != 0 && samples.starts_ms.is_empty() {
+                    samples.starts_ms.resize(samples.rows.len(), 0);
+                }
+                if start_ms != 0 || !samples.starts_ms.is_empty() {
+                    samples.starts_ms.push(start_ms);
+                }
+                samples.rows.push(i as u32);
+            }
+        }
+        for (&id, samples) in ids.iter().zip(&block) {
+            builder.add(id, samples, left.is_some_and(|l| is_sibling(l, id)));
+            left = if samples.rows.is_empty() { None } else { Some(id) };
+        }
+    }
+    builder.finish(stripe_id)
+}
+
+/// A decoded header: where everything is in the payload.
+#[derive(Debug)]
+pub(crate) struct Header {
+    pub(crate) stripe_id: u64,
+    /// All timestamps.
+    pub(crate) times: Axis,
+    /// The series of the columns.
+    pub(crate) layout: Arc<Layout>,
+    pub(crate) payload_bytes: u32,
+    /// The timestamps of each pattern but the first.
+    axes: Vec<Axis>,
+    /// Pattern << 3 | flags of each column.
+    kinds: Vec<u32>,
+    /// Where each chunk starts in the payload, and the end of the last.
+    offsets: Vec<u32>,
+    /// First column, CRC-32.
+    checksums: Vec<(u32, u32)>,
+}
+
+/// Which bytes of the payload must be loaded and checked for a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RunRange {
+    /// Within the payload.
+    pub(crate) bytes: Range<u32>,
+    pub(crate) crc: u32,
+    first_column: usize,
+}
+
+/// Why a stripe cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StripeError {
+    #[error("stripe header: {0}")]
+    Header(&'static str),
+    #[error("version {0} of stripes is not known")]
+    Version(u8),
+    #[error("chunk of column {0}")]
+    Chunk(usize),
+}
+
+impl Header {
+    /// Decodes a header whose checksum is right.
+    pub(crate) fn decode(mut input: &[u8]) -> Result<Self, StripeError> {
+        let version = varint::take_byte(&mut input).ok_or(StripeError::Header("empty"))?;
+        if version != VERSION {
+            return Err(StripeError::Version(version));
+        }
+        Self::decode_fields(&mut input).ok_or(StripeError::Header("fields"))
+    }
+
+    fn decode_fields(input: &mut &[u8]) -> Option<Self> {
+        varint::take_byte(input)?;
+        let stripe_id = varint::take(input)?;
+        let rows = varint::take_at_most(input, MAX_ROWS)?;
+        let columns = varint::take_at_most(input, MAX_COLUMNS)?;
+        let payload_bytes = varint::take_at_most(input, MAX_PAYLOAD_BYTES)? as u32;
+        let axis_bytes = varint::take_count(input)?;
+        let axis = varint::take_bytes(input, axis_bytes)?;
+        let mut times = Vec::new();
+        codec::decode_axis(axis, rows, &mut times).ok()?;
+        if times.is_empty() || !times.is_sorted_by(|a, b| a < b) {
+            return None;
+        }
+        let mut ids = Vec::new();
+        varint::take_id_runs(input, columns, &mut ids)?;
+        let mut axes = Vec::new();
+        for _ in 0..varint::take_at_most(input, columns)? {
+            let mut runs = Vec::new();
+            let used = codec::decode_runs(input, rows as u32, &mut runs).ok()?;
+            varint::take_bytes(input, used)?;
+            let axis: Vec<i64> = runs
+                .iter()
+                .flat_map(|r| &times[r.start as usize..r.end as usize])
+                .copied()
+                .collect();
+            axes.push(Axis::from(axis));
+        }
+        let mut kinds = Vec::with_capacity(columns);
+        while kinds.len() < columns {
+            let count = varint::take_at_most(input, columns - kinds.len())?;
+            let kind = varint::take_at_most(input, (axes.len() << 3) + 7)?;
+            if count == 0 {
+                return None;
+            }
+            kinds.resize(kinds.len() + count, kind as u32);
+        }
+        let mut offsets = Vec::with_capacity(columns + 1);
+        let mut end = 0u32;
+        offsets.push(0);
+        for _ in 0..columns {
+            end += varint::take_at_most(input, (payload_bytes - end) as usize)? as u32;
+            offsets.push(end);
+        }
+        let mut checksums = Vec::new();
+        let mut first = 0;
+        for _ in 0..varint::take_at_most(input, columns)? {
+            let count = varint::take_at_most(input, columns - first)?;
+            checksums.push((first as u32, varint::take_u32(input)?));
+            first += count;
+        }
+        let layout = Arc::new(Layout::new(&ids));
+        let fits = ids.len() == columns && first == columns && end == payload_bytes;
+        (fits && input.is_empty()).then(|| Self {
+            stripe_id,
+            times: Axis::from(times),
+            layout,
+            payload_bytes,
+            axes,
+            kinds,
+            offsets,
+            checksums,
+        })
+    }
+
+    /// Number of columns.
+    pub(crate) const fn columns(&self) -> usize {
+        self.kinds.len()
+    }
+
+    /// The run of chunks that holds a column and the columns it builds on.
+    pub(crate) fn run_of(&self, column: usize) -> Option<RunRange> {
+        let at = self.checksums.partition_point(|(first, _)| *first as usize <= column);
+        let (first, crc) = *self.checksums.get(at.checked_sub(1)?)?;
+        let end = self.checksums.get(at).map_or(self.columns(), |(first, _)| *first as usize);
+        let bytes = *self.offsets.get(first as usize)?..*self.offsets.get(end)?;
+        Some(RunRange { bytes, crc, first_column: first as usize })
+    }
+
+    /// All runs, in order.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = RunRange> {
+        self.checksums.iter().filter_map(|(first, _)| self.run_of(*first as usize))
+    }
+
+    /// The timestamps of a column.
+    pub(crate) fn axis_of(&self, column: usize) -> &Axis {
+        match (self.kinds[column] >> 3).checked_sub(1) {
+            None => &self.times,
+            Some(pattern) => &self.axes[pattern as usize],
+        }
+    }
+
+    /// The presence pattern of a column: equal for equal rows.
+    pub(crate) fn pattern_of(&self, column: usize) -> u32 {
+        self.kinds[column] >> 3
+    }
+
+    /// Samples of all columns.
+    pub(crate) fn samples(&self) -> u32 {
+        let count = (0..self.columns()).map(|c| self.axis_of(c).len()).sum::<usize>();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Decodes a column out of its run, which was checked. One value per
+    /// timestamp of [`Header::axis_of`] is in `out`.
+    pub(crate) fn decode_column(
+        &self,
+        column: usize,
+        run: &RunRange,
+        bytes: &[u8],
+        out: &mut DecodedColumn,
+    ) -> Result<(), StripeError> {
+        self.decode_chain(column, run, bytes, out).ok_or(StripeError::Chunk(column))
+    }
+
+    fn decode_chain(
+        &self,
+        column: usize,
+        run: &RunRange,
+        bytes: &[u8],
+        out: &mut DecodedColumn,
+    ) -> Option<()> {
+        let has_sibling = |c: usize| u64::from(self.kinds[c]) & SIBLING != 0;
+        let mut first = column;
+        while has_sibling(first) {
+            first = first.checked_sub(1).filter(|f| *f >= run.first_column)?;
+        }
+        let mut left = Vec::new();
+        for c in first..=column {
+            std::mem::swap(&mut left, &mut out.floats);
+            let from = self.offsets[c].checked_sub(run.bytes.start)? as usize;
+            let to = self.offsets[c + 1].checked_sub(run.bytes.start)? as usize;
+            self.decode_chunk(c, bytes.get(from..to)?, has_sibling(c).then_some(&left), out)?;
+        }
+        Some(())
+    }
+
+    fn decode_chunk(
+        &self,
+        column: usize,
+        mut input: &[u8],
+        left: Option<&Vec<f64>>,
+        out: &mut DecodedColumn,
+    ) -> Option<()> {
+        let flags = u64::from(self.kinds[column]) & 7;
+        let count = self.axis_of(column).len();
+        out.clear();
+        if flags & HISTOGRAMS != 0 {
+            let mut runs = Vec::new();
+            let used = codec::decode_runs(input, count as u32, &mut runs).ok()?;
+            varint::take_bytes(&mut input, used)?;
+            for at in runs.into_iter().flatten() {
+                let mut one = varint::take_sized(&mut input)?;
+                let histogram = histogram::decode(&mut one)?;
+                out.may_be_stale |= histogram.is_stale();
+                out.histograms.push((at, Arc::new(histogram)));
+            }
+        }
+        if flags & STARTS != 0 {
+            let mut before = 0i64;
+            for _ in 0..count {
+                before = before.wrapping_add(varint::take_signed(&mut input)?);
+                out.starts_ms.push(before);
+            }
+        }
+        let plain = count - out.histograms.len();
+        let decoded =
+            codec::decode_chunk(input, plain, left.map(Vec::as_slice), &mut out.floats).ok()?;
+        if decoded.used_bytes != input.len() {
+            return None;
+        }
+        out.integral = decoded.integral;
+        out.may_be_stale |= decoded.may_be_stale;
+        if !out.histograms.is_empty() {
+            spread(&mut out.floats, &out.histograms, count);
+        }
+        Some(())
+    }
+
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.times.len() * 8
+            + self.layout.heap_bytes()
+            + self.axes.iter().map(|a| a.len() * 8 + 64).sum::<usize>()
+            + self.kinds.len() * 8
+            + self.checksums.len() * 8
+            + size_of::<Self>()
+    }
+}
+
+/// Makes room in `floats` at the positions of histograms.
+fn spread(floats: &mut Vec<f64>, histograms: &[(u32, Arc<Histogram>)], count: usize) {
+    let mut all = Vec::with_capacity(count);
+    let mut plain = floats.iter().copied();
+    let mut next = histograms.iter().map(|(at, _)| *at as usize).peekable();
+    for at in 0..count {
+        all.push(if next.next_if_eq(&at).is_some() { 0.0 } else { plain.next().unwrap_or(0.0) });
+    }
+    *floats = all;
+}
+
+/// The samples of one column of a stripe.
+#[derive(Debug, Default)]
+pub(crate) struct DecodedColumn {
+    pub(crate) floats: Vec<f64>,
+    pub(crate) histograms: Vec<(u32, Arc<Histogram>)>,
+    pub(crate) starts_ms: Vec<i64>,
+    pub(crate) may_be_stale: bool,
+    pub(crate) integral: bool,
+}
+
+impl DecodedColumn {
+    pub(crate) fn clear(&mut self) {
+        self.floats.clear();
+        self.histograms.clear();
+        self.starts_ms.clear();
+        self.may_be_stale = false;
+        self.integral = false;
+    }
+}

@@ -1,0 +1,412 @@
+//! How does a batch of rows get in?
+//!
+//! A [`DbAppender`] buffers rows without a lock. Its commit takes the write
+//! side once: new series to their file, routing and encoding, one record to
+//! the log, then all of it becomes visible at once.
+
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+
+use super::stats::Counters;
+use super::{Inner, WriteSide, lock};
+use crate::append::{AppendError, Appender, CommitError, Committed, SourceId, SyncClass};
+use crate::head::histogram as plain_histogram;
+use crate::head::write::{Bounds, Outcome, RowSlices};
+use crate::histogram::Histogram;
+use crate::labels::Labels;
+use crate::read::SeriesRef;
+use crate::sample::{Exemplar, Metadata};
+use crate::series::MAX_LABELS_BYTES;
+use crate::wal;
+
+/// A remote write is durable within a second.
+const REMOTE_WRITE_SYNC_MS: i64 = 900;
+/// Most bytes of rows in one log record.
+const RECORD_SOFT_BYTES: usize = wal::MAX_RECORD_BYTES / 2;
+
+/// Rows of one source that are not committed yet.
+pub(super) struct DbAppender {
+    inner: Arc<Inner>,
+    source: SourceId,
+    class: SyncClass,
+    bounds: Bounds,
+    ids: Vec<u32>,
+    values: Vec<f64>,
+    /// By position in `ids`.
+    histograms: Vec<(u32, Vec<u8>)>,
+    starts: Vec<(u32, i64)>,
+    rows: Vec<PendingRow>,
+    exemplars: Vec<(u32, Exemplar)>,
+    metadata: Vec<(String, Metadata)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct PendingRow {
+    timestamp_ms: i64,
+    /// Positions in `ids`.
+    start: usize,
+    end: usize,
+}
+
+impl DbAppender {
+    pub(super) fn new(inner: Arc<Inner>, source: SourceId, class: SyncClass) -> Self {
+        let bounds = inner.bounds();
+        Self {
+            inner,
+            source,
+            class,
+            bounds,
+            ids: Vec::new(),
+            values: Vec::new(),
+            histograms: Vec::new(),
+            starts: Vec::new(),
+            rows: Vec::new(),
+            exemplars: Vec::new(),
+            metadata: Vec::new(),
+        }
+    }
+
+    /// Checks one sample against what is committed.
+    fn check(&self, id: u32, timestamp_ms: i64, value: Option<f64>) -> Result<(), AppendError> {
+        if id >= self.inner.series_count.load(Ordering::Acquire) {
+            return Err(AppendError::UnknownSeries);
+        }
+        if self.is_surely_newest(timestamp_ms) {
+            return Ok(());
+        }
+        let write = lock(&self.inner.write);
+        write.writer.check(id, timestamp_ms, value, &self.bounds, &write.catalog)
+    }
+
+    /// Whether a sample is newer than all others, and not too new.
+    fn is_surely_newest(&self, timestamp_ms: i64) -> bool {
+        timestamp_ms > self.inner.newest_ms.load(Ordering::Acquire)
+            && timestamp_ms >= self.bounds.min_ms
+            && timestamp_ms <= self.bounds.max_ms
+    }
+
+    fn push(&mut self, timestamp_ms: i64, id: u32, value: f64) -> u32 {
+        let position = self.ids.len();
+        match self.rows.last_mut() {
+            Some(row) if row.timestamp_ms == timestamp_ms => row.end += 1,
+            _ => self.rows.push(PendingRow { timestamp_ms, start: position, end: position + 1 }),
+        }
+        self.ids.push(id);
+        self.values.push(value);
+        position as u32
+    }
+
+    /// Brings the samples in order of time, as one row per timestamp.
+    fn order(&mut self) {
+        if self.rows.is_sorted_by(|a, b| a.timestamp_ms < b.timestamp_ms) {
+            return;
+        }
+        self.rows.sort_by_key(|r| r.timestamp_ms);
+        let (mut ids, mut values) =
+            (Vec::with_capacity(self.ids.len()), Vec::with_capacity(self.ids.len()));
+        let mut rows: Vec<PendingRow> = Vec::with_capacity(self.rows.len());
+        let mut moved = vec![0u32; self.ids.len()];
+        for row in &self.rows {
+            let start = ids.len();
+            for (position, new) in (row.start..row.end).zip(start..) {
+                moved[position] = new as u32;
+            }
+            ids.extend_from_slice(&self.ids[row.start..row.end]);
+            values.extend_from_slice(&self.values[row.start..row.end]);
+            match rows.last_mut() {
+                Some(last) if last.timestamp_ms == row.timestamp_ms => last.end = ids.len(),
+                _ => {
+                    rows.push(PendingRow { timestamp_ms: row.timestamp_ms, start, end: ids.len() })
+                }
+            }
+        }
+        (self.ids, self.values, self.rows) = (ids, values, rows);
+        for (position, _) in &mut self.histograms {
+            *position = moved[*position as usize];
+        }
+        self.histograms.sort_unstable_by_key(|(p, _)| *p);
+        for (position, _) in &mut self.starts {
+            *position = moved[*position as usize];
+        }
+        self.starts.sort_unstable_by_key(|(p, _)| *p);
+    }
+
+    fn write_rows(&self, write: &mut WriteSide, outcome: &mut Outcome) -> std::io::Result<()> {
+        let catalog = Arc::clone(&write.catalog);
+        let (mut histograms, mut starts) = (Vec::new(), Vec::new());
+        for row in &self.rows {
+            slice_of(&self.histograms, row, &mut histograms);
+            slice_of(&self.starts, row, &mut starts);
+            let slices = RowSlices {
+                timestamp_ms: row.timestamp_ms,
+                ids: &self.ids[row.start..row.end],
+                values: &self.values[row.start..row.end],
+                histograms: &histograms,
+                starts: &starts,
+            };
+            let WriteSide { writer, record, .. } = write;
+            writer.add_row(self.source, &slices, &self.bounds, &catalog, record, outcome);
+            if record.len() > RECORD_SOFT_BYTES {
+                // What is written is valid on its own.
+                write.wal.append(&mut write.record)?;
+                wal::begin(&mut write.record);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The entries of a row, with positions within the row.
+fn slice_of<T: Clone>(entries: &[(u32, T)], row: &PendingRow, out: &mut Vec<(u32, T)>) {
+    out.clear();
+    if entries.is_empty() {
+        return;
+    }
+    let from = entries.partition_point(|(p, _)| (*p as usize) < row.start);
+    let to = entries.partition_point(|(p, _)| (*p as usize) < row.end);
+    out.extend(entries[from..to].iter().map(|(p, v)| (*p - row.start as u32, v.clone())));
+}
+
+impl Appender for DbAppender {
+    fn series(&mut self, labels: &Labels) -> Result<SeriesRef, AppendError> {
+        if let Some(id) =
+            self.inner.series.read().unwrap_or_else(PoisonError::into_inner).find(labels)
+        {
+            return Ok(SeriesRef(id));
+        }
+        if labels.is_empty() || labels.as_bytes().len() > MAX_LABELS_BYTES {
+            return Err(AppendError::InvalidLabels);
+        }
+        if self.inner.is_full.load(Ordering::Relaxed) {
+            Counters::add(&self.inner.counters.series_refused, 1);
+            return Err(AppendError::SeriesLimit);
+        }
+        let mut table = self.inner.series.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(id) = table.find(labels) {
+            return Ok(SeriesRef(id));
+        }
+        let id = table.insert(labels).ok_or(AppendError::SeriesLimit)?;
+        self.inner.series_count.store(table.len(), Ordering::Release);
+        Counters::add(&self.inner.counters.series_created, 1);
+        Ok(SeriesRef(id))
+    }
+
+    fn append_row(
+        &mut self,
+        timestamp_ms: i64,
+        series: &[SeriesRef],
+        values: &[f64],
+        refused: &mut Vec<(usize, AppendError)>,
+    ) {
+        assert_eq!(series.len(), values.len(), "BUG: a row with series and values of two lengths");
+        if series.is_empty() {
+            return;
+        }
+        let known = self.inner.series_count.load(Ordering::Acquire);
+        let refused_before = refused.len();
+        if self.is_surely_newest(timestamp_ms) {
+            for (i, s) in series.iter().enumerate() {
+                if s.0 >= known {
+                    refused.push((i, AppendError::UnknownSeries));
+                }
+            }
+        } else {
+            let write = lock(&self.inner.write);
+            for (i, (s, value)) in series.iter().zip(values).enumerate() {
+                if s.0 >= known {
+                    refused.push((i, AppendError::UnknownSeries));
+                } else if let Err(e) = write.writer.check(
+                    s.0,
+                    timestamp_ms,
+                    Some(*value),
+                    &self.bounds,
+                    &write.catalog,
+                ) {
+                    refused.push((i, e));
+                }
+            }
+        }
+        let bad = &refused[refused_before..];
+        if bad.is_empty() {
+            let start = self.ids.len();
+            self.ids.extend(series.iter().map(|s| s.0));
+            self.values.extend_from_slice(values);
+            match self.rows.last_mut() {
+                Some(row) if row.timestamp_ms == timestamp_ms => row.end = self.ids.len(),
+                _ => self.rows.push(PendingRow { timestamp_ms, start, end: self.ids.len() }),
+            }
+            return;
+        }
+        let mut bad = bad.iter().map(|(i, _)| *i).peekable();
+        for (i, (s, value)) in series.iter().zip(values).enumerate() {
+            if bad.next_if_eq(&i).is_none() {
+                self.push(timestamp_ms, s.0, *value);
+            }
+        }
+        self.inner.count_refused(&refused[refused_before..]);
+    }
+
+    fn append(
+        &mut self,
+        series: SeriesRef,
+        timestamp_ms: i64,
+        start_ms: i64,
+        value: f64,
+    ) -> Result<(), AppendError> {
+        self.check(series.0, timestamp_ms, Some(value))
+            .inspect_err(|e| self.inner.count_refused(&[(0, *e)]))?;
+        let position = self.push(timestamp_ms, series.0, value);
+        if start_ms != 0 {
+            self.starts.push((position, start_ms));
+        }
+        Ok(())
+    }
+
+    fn append_histogram(
+        &mut self,
+        series: SeriesRef,
+        timestamp_ms: i64,
+        start_ms: i64,
+        histogram: &Histogram,
+    ) -> Result<(), AppendError> {
+        if !plain_histogram::fits(histogram) {
+            return Err(AppendError::InvalidHistogram);
+        }
+        self.check(series.0, timestamp_ms, None)
+            .inspect_err(|e| self.inner.count_refused(&[(0, *e)]))?;
+        let position = self.push(timestamp_ms, series.0, 0.0);
+        let mut bytes = Vec::new();
+        plain_histogram::encode(histogram, &mut bytes);
+        self.histograms.push((position, bytes));
+        if start_ms != 0 {
+            self.starts.push((position, start_ms));
+        }
+        Ok(())
+    }
+
+    fn append_exemplar(
+        &mut self,
+        series: SeriesRef,
+        exemplar: &Exemplar,
+    ) -> Result<(), AppendError> {
+        if series.0 >= self.inner.series_count.load(Ordering::Acquire) {
+            return Err(AppendError::UnknownSeries);
+        }
+        lock(&self.inner.exemplars).check(series.0, exemplar)?;
+        self.exemplars.push((series.0, exemplar.clone()));
+        Ok(())
+    }
+
+    fn set_metadata(&mut self, family: &str, metadata: &Metadata) {
+        self.metadata.push((family.to_owned(), metadata.clone()));
+    }
+
+    fn commit(mut self: Box<Self>) -> Result<Committed, CommitError> {
+        self.order();
+        let inner = Arc::clone(&self.inner);
+        let mut outcome = Outcome::default();
+        let mut guard = lock(&inner.write);
+        let write = &mut *guard;
+        if inner.is_closed.load(Ordering::SeqCst) {
+            return Err(CommitError::Closed);
+        }
+        inner.write_new_series(write).map_err(|e| inner.failed(e))?;
+        write.commit += 1;
+        write.writer.begin(write.commit, write.wal.segment());
+        wal::begin(&mut write.record);
+        let mut written = self.write_rows(write, &mut outcome);
+        for (series, exemplar) in &self.exemplars {
+            wal::put_exemplar(&mut write.record, *series, exemplar);
+        }
+        if written.is_ok() && !wal::is_empty(&write.record) {
+            written = write.wal.append(&mut write.record);
+        }
+        if let Err(e) = written {
+            write.writer.roll_back();
+            inner.publish(write);
+            return Err(inner.failed(e));
+        }
+        let interval = match self.class {
+            SyncClass::RemoteWrite => REMOTE_WRITE_SYNC_MS,
+            SyncClass::Scrape => inner.options.wal_sync_interval_ms,
+        };
+        let due = self.bounds.now_ms.saturating_add(interval);
+        let earlier = write.sync_due_ms.is_none_or(|d| due < d);
+        if earlier {
+            write.sync_due_ms = Some(due);
+        }
+        let frozen = write.writer.take_frozen();
+        let is_work_waiting = !frozen.is_empty();
+        write.sealing.extend(frozen);
+        if let Some(newest) = write.writer.newest_ms {
+            inner.newest_ms.store(newest, Ordering::Release);
+        }
+        inner.publish(write);
+        drop(guard);
+        inner.counters.count(&outcome);
+        if is_work_waiting {
+            inner.wake(|w| w.now = true);
+        }
+        inner.keep_extras(std::mem::take(&mut self.exemplars), std::mem::take(&mut self.metadata));
+        Ok(Committed { samples: outcome.taken, refused: outcome.refused() })
+    }
+}
+
+impl Inner {
+    /// What bounds samples that are appended now.
+    pub(super) fn bounds(&self) -> Bounds {
+        let now_ms = self.now_ms();
+        let retention = self.options.retention_time_ms;
+        Bounds {
+            out_of_order_ms: self.options.out_of_order_window_ms,
+            min_ms: if retention == 0 { i64::MIN } else { now_ms.saturating_sub(retention) },
+            max_ms: now_ms.saturating_add(self.options.future_limit_ms),
+            now_ms,
+        }
+    }
+
+    fn write_new_series(&self, write: &mut WriteSide) -> std::io::Result<()> {
+        let table = self.series.read().unwrap_or_else(PoisonError::into_inner);
+        write.series_file.append_new(&table)?;
+        drop(table);
+        if write.wal.is_full() {
+            write.wal.rotate()?;
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: std::io::Error) -> CommitError {
+        Counters::add(&self.counters.write_failures, 1);
+        CommitError::Log(error)
+    }
+
+    fn count_refused(&self, refused: &[(usize, AppendError)]) {
+        for (_, error) in refused {
+            let counter = match error {
+                AppendError::OutOfOrder => &self.counters.out_of_order,
+                AppendError::TooOld => &self.counters.too_old,
+                AppendError::Duplicate => &self.counters.duplicates,
+                AppendError::OutOfBounds | AppendError::TooFarInFuture => {
+                    &self.counters.out_of_bounds
+                }
+                _ => continue,
+            };
+            Counters::add(counter, 1);
+        }
+    }
+
+    fn keep_extras(&self, exemplars: Vec<(u32, Exemplar)>, metadata: Vec<(String, Metadata)>) {
+        if !exemplars.is_empty() {
+            let mut ring = lock(&self.exemplars);
+            let taken = exemplars.into_iter().filter(|(s, e)| ring.push(*s, e.clone())).count();
+            Counters::add(&self.counters.exemplars, taken as u64);
+        }
+        if !metadata.is_empty() {
+            let mut families = lock(&self.metadata);
+            for (family, metadata) in &metadata {
+                families.set(family, metadata);
+            }
+        }
+    }
+}

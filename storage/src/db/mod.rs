@@ -1,0 +1,344 @@
+//! Who owns all of it? A [`Db`]: one data directory, its log, head and days.
+//!
+//! Writers get appenders, readers queriers; both share one [`Db`] behind an
+//! `Arc`. A thread of its own seals full stripes, syncs, and enforces the
+//! retention; with [`DbOptions::background`] off, [`Db::run_maintenance`] does
+//! that when it is called.
+//!
+//! Locks, in the order they are taken: day files, write side, series table,
+//! view. Commits take the write side for the time of one write(2); a querier
+//! takes the view for the time of two copies.
+
+mod append;
+mod exemplars;
+mod maintain;
+mod metadata;
+mod open;
+mod read;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use crate::append::{Appendable, Appender, SourceId, SyncClass};
+use crate::budget::Cache;
+use crate::day::catalog::Catalog;
+use crate::day::stripe::Header;
+use crate::engine::fs::{Disk, FileSystem};
+use crate::head::open::OpenStripe;
+use crate::head::write::Writer;
+use crate::index::Index;
+use crate::read::{Querier, Queryable, ReadError};
+use crate::series::SeriesTable;
+use crate::series::file::SeriesFile;
+use crate::wal::Wal;
+pub use stats::{CardinalityStats, DayStats, DbStats, ReplayStats};
+
+/// The wall clock: milliseconds since the Unix epoch.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// How a data directory is used.
+#[derive(Clone)]
+pub struct DbOptions {
+    /// The data directory; created if missing.
+    pub path: PathBuf,
+    /// Samples older than this are not returned, and deleted when their day
+    /// is; 0: kept forever. Milliseconds.
+    pub retention_time_ms: i64,
+    /// Most bytes on disk, log included; 0: no limit.
+    pub retention_size_bytes: u64,
+    /// How much older than the newest sample a late sample may be; 0: none
+    /// are taken. Milliseconds.
+    pub out_of_order_window_ms: i64,
+    /// Longest time that a scraped row is not durable. Milliseconds.
+    pub wal_sync_interval_ms: i64,
+    /// How far in the future a sample may be. Milliseconds.
+    pub future_limit_ms: i64,
+    /// Most bytes of the head: open rows, series, index; new series are
+    /// refused beyond. 0: no limit.
+    pub head_limit_bytes: usize,
+    /// Most bytes of what is kept of the days.
+    pub cache_limit_bytes: usize,
+    /// Exemplars that are kept; 0: none.
+    pub max_exemplars: usize,
+    /// Whether a thread of its own does the maintenance.
+    pub background: bool,
+    /// The wall clock.
+    pub clock: Clock,
+    /// Where the files are.
+    pub file_system: Arc<dyn FileSystem>,
+}
+
+impl DbOptions {
+    /// The defaults: 15 days, no late samples, a sync every 15 s.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            retention_time_ms: 15 * crate::day::DAY_MS,
+            retention_size_bytes: 0,
+            out_of_order_window_ms: 0,
+            wal_sync_interval_ms: 15_000,
+            future_limit_ms: crate::day::DAY_MS,
+            head_limit_bytes: 0,
+            cache_limit_bytes: 32 << 20,
+            max_exemplars: 100_000,
+            background: true,
+            clock: Arc::new(system_time_ms),
+            file_system: Arc::new(Disk),
+        }
+    }
+}
+
+fn system_time_ms() -> i64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| i64::try_from(d.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process uses it.
+    #[error("data directory {path} is in use by another process")]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Prometheus wrote it.
+    #[error("{path} is a data directory of Prometheus (it has {found}); narthex needs its own")]
+    Prometheus {
+        /// The directory.
+        path: PathBuf,
+        /// What Prometheus left there.
+        found: String,
+    },
+    /// A newer version wrote it.
+    #[error("{file} in {path} was written by a newer version of narthex")]
+    Newer {
+        /// The directory.
+        path: PathBuf,
+        /// The file, relative to it.
+        file: String,
+    },
+    /// A call failed.
+    #[error("{what} in {path}: {source}")]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What was attempted.
+        what: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A data directory, open.
+pub struct Db {
+    inner: Arc<Inner>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What appenders, queriers and the thread share.
+struct Inner {
+    options: DbOptions,
+    series: RwLock<SeriesTable>,
+    index: RwLock<Index>,
+    write: Mutex<WriteSide>,
+    view: RwLock<Snapshot>,
+    /// Held while stripes are written; the files of the open days.
+    day_files: Mutex<maintain::DayFiles>,
+    headers: Cache<(u64, u64), Arc<Header>>,
+    runs: Cache<(u64, u64), Arc<Vec<u8>>>,
+    exemplars: Mutex<exemplars::Ring>,
+    metadata: Mutex<metadata::Families>,
+    counters: stats::Counters,
+    /// Series that were given an id.
+    series_count: AtomicU32,
+    /// No committed sample is newer.
+    newest_ms: AtomicI64,
+    is_closed: AtomicBool,
+    /// New series are refused.
+    is_full: AtomicBool,
+    wake: (Mutex<Wake>, Condvar),
+    /// Bytes on disk when last looked at.
+    disk_bytes: AtomicU64,
+    /// Keeps other processes out.
+    _lock: Option<std::fs::File>,
+}
+
+#[derive(Debug, Default)]
+struct Wake {
+    /// Work is waiting.
+    now: bool,
+    stop: bool,
+}
+
+/// What a commit changes.
+struct WriteSide {
+    writer: Writer,
+    wal: Wal,
+    series_file: SeriesFile,
+    commit: u64,
+    record: Vec<u8>,
+    /// Full stripes that are not in the days yet.
+    sealing: Vec<Arc<OpenStripe>>,
+    catalog: Arc<Catalog>,
+    /// When unsynced rows must be durable, by the wall clock.
+    sync_due_ms: Option<i64>,
+}
+
+/// What a querier starts from.
+#[derive(Clone)]
+struct Snapshot {
+    /// Commits up to this are visible.
+    commit: u64,
+    view: Arc<View>,
+}
+
+/// All stripes, open and sealed.
+struct View {
+    open: Vec<Arc<OpenStripe>>,
+    catalog: Arc<Catalog>,
+}
+
+impl Db {
+    /// Opens a data directory: takes its lock, reads series, days and log.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`]. Nothing in a directory that is refused is touched.
+    pub fn open(options: DbOptions) -> Result<Self, OpenError> {
+        let background = options.background;
+        let inner = Arc::new(open::open(options)?);
+        let thread = if background { Some(maintain::spawn(&inner)) } else { None };
+        Ok(Self { inner, thread: Mutex::new(thread) })
+    }
+
+    /// Seals, syncs, deletes and shrinks whatever is due at `now_ms`
+    /// (milliseconds since the Unix epoch). May be called from any thread;
+    /// touches the disk.
+    ///
+    /// # Errors
+    ///
+    /// The first that occurred; everything else was done nevertheless, and
+    /// what failed is tried again by the next call.
+    pub fn run_maintenance(&self, now_ms: i64) -> io::Result<()> {
+        self.inner.maintain(now_ms)
+    }
+
+    /// Makes everything committed durable, now.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn sync(&self) -> io::Result<()> {
+        self.inner.sync()
+    }
+
+    /// Freezes all open stripes and writes them into the days.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn seal_all(&self) -> io::Result<()> {
+        self.inner.seal_all()
+    }
+
+    /// Stops the thread, makes everything durable, and refuses commits from
+    /// now on. Queriers that are open stay valid.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; the storage is closed nevertheless.
+    pub fn close(&self) -> io::Result<()> {
+        self.inner.is_closed.store(true, Ordering::SeqCst);
+        self.inner.wake(|w| w.stop = true);
+        if let Some(thread) = lock(&self.thread).take() {
+            let _ = thread.join();
+        }
+        self.inner.save_metadata()?;
+        self.inner.sync()
+    }
+
+    /// What the storage holds and did. Takes short locks; no disk.
+    #[must_use]
+    pub fn stats(&self) -> DbStats {
+        self.inner.stats()
+    }
+
+    /// The labels and values with the most series, each list at most `limit`
+    /// long. Walks the whole index.
+    #[must_use]
+    pub fn cardinality(&self, limit: usize) -> CardinalityStats {
+        self.inner.cardinality(limit)
+    }
+}
+
+impl Drop for Db {
+    fn drop(&mut self) {
+        // Errors were logged by the log's own state: rows stay in the log.
+        let _ = self.close();
+    }
+}
+
+impl std::fmt::Debug for Db {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Db").field("path", &self.inner.options.path).finish_non_exhaustive()
+    }
+}
+
+impl Appendable for Db {
+    fn appender(&self, source: SourceId, class: SyncClass) -> Box<dyn Appender> {
+        Box::new(append::DbAppender::new(Arc::clone(&self.inner), source, class))
+    }
+}
+
+impl Queryable for Db {
+    fn querier(&self, start_ms: i64, end_ms: i64) -> Result<Arc<dyn Querier>, ReadError> {
+        Ok(Arc::new(read::DbQuerier::new(Arc::clone(&self.inner), start_ms, end_ms)))
+    }
+}
+
+impl Inner {
+    fn now_ms(&self) -> i64 {
+        (self.options.clock)()
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes the state of the write side visible up to its commit.
+    fn publish(&self, write: &mut WriteSide) {
+        let mut snapshot = self.view.write().unwrap_or_else(PoisonError::into_inner);
+        snapshot.commit = write.commit;
+        if std::mem::take(&mut write.writer.is_view_stale) {
+            let open = write.writer.open_stripes().chain(&write.sealing).cloned().collect();
+            snapshot.view = Arc::new(View { open, catalog: Arc::clone(&write.catalog) });
+        }
+    }
+
+    /// The oldest time that is returned.
+    fn retention_floor_ms(&self) -> i64 {
+        match self.options.retention_time_ms {
+            0 => i64::MIN,
+            time => self.now_ms().saturating_sub(time),
+        }
+    }
+
+    fn wake(&self, change: impl FnOnce(&mut Wake)) {
+        change(&mut lock(&self.wake.0));
+        self.wake.1.notify_all();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,445 @@
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicI64;
+
+use super::*;
+use crate::append::AppendError;
+use crate::histogram::{Histogram, Span};
+use crate::labels::{Labels, MatchOp, Matcher};
+use crate::read::{Column, SeriesRef};
+use crate::sample::{Exemplar, Metadata, MetricKind, stale_nan};
+
+/// A start that is not near midnight.
+const T0: i64 = 1_700_000_000_000;
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    now_ms: Arc<AtomicI64>,
+    change: fn(&mut DbOptions),
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: fn(&mut DbOptions)) -> Self {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        Self { dir, now_ms: Arc::new(AtomicI64::new(T0)), change }
+    }
+
+    fn open(&self) -> Db {
+        Db::open(self.options()).expect("open")
+    }
+
+    fn options(&self) -> DbOptions {
+        let mut options = DbOptions::new(self.dir.path());
+        let now_ms = Arc::clone(&self.now_ms);
+        options.clock = Arc::new(move || now_ms.load(Ordering::SeqCst));
+        options.background = false;
+        (self.change)(&mut options);
+        options
+    }
+
+    fn at(&self, now_ms: i64) {
+        self.now_ms.store(now_ms, Ordering::SeqCst);
+    }
+}
+
+/// Ends a storage as kill -9 does: nothing is synced, closed or sealed.
+fn kill(db: Db) {
+    drop(db.inner.write.lock().map(|mut w| w.sync_due_ms = None));
+    // The lock file must go with the process.
+    let inner = Arc::clone(&db.inner);
+    std::mem::forget(db);
+    if let Some(lock) = &inner._lock {
+        lock.unlock().expect("unlock");
+    }
+}
+
+fn set(name: &str, i: usize) -> Labels {
+    Labels::from_pairs([("__name__", name.to_owned()), ("i", i.to_string())])
+}
+
+fn append(db: &Db, source: u64, t: i64, samples: &[(Labels, f64)]) -> Committed {
+    let mut appender = db.appender(SourceId(source), SyncClass::Scrape);
+    let ids: Vec<SeriesRef> =
+        samples.iter().map(|(l, _)| appender.series(l).expect("series")).collect();
+    let values: Vec<f64> = samples.iter().map(|(_, v)| *v).collect();
+    let mut refused = Vec::new();
+    appender.append_row(t, &ids, &values, &mut refused);
+    assert_eq!(refused, []);
+    appender.commit().expect("commit")
+}
+
+use crate::append::Committed;
+
+type Answer = BTreeMap<String, Vec<(i64, u64)>>;
+
+/// All floats of the matching series.
+fn answer(db: &Db, start_ms: i64, end_ms: i64, matchers: &[Matcher]) -> Answer {
+    let querier = db.querier(start_ms, end_ms).expect("querier");
+    let mut found = Answer::new();
+    let mut column = Column::new();
+    for series in querier.select(matchers, true).expect("select") {
+        querier.read(series, start_ms, end_ms, &mut column).expect("read");
+        let samples: Vec<(i64, u64)> = column
+            .timestamps()
+            .iter()
+            .zip(&column.floats)
+            .map(|(t, v)| (*t, v.to_bits()))
+            .collect();
+        assert_eq!(column.floats.len(), column.len());
+        if !samples.is_empty() {
+            found.insert(querier.labels(series).expect("labels").to_string(), samples);
+        }
+    }
+    found
+}
+
+fn all(db: &Db) -> Answer {
+    answer(db, i64::MIN / 2, i64::MAX / 2, &[])
+}
+
+/// Scrapes of two targets with some gaps, markers and churn.
+fn scrape(db: &Db, expected: &mut Answer, from: usize, to: usize) {
+    for step in from..to {
+        for target in 0..2u64 {
+            let t = T0 + step as i64 * 15_000 + target as i64 * 700;
+            let mut samples = Vec::new();
+            for i in 0..40usize {
+                if (step / 7 + i) % 11 == 0 {
+                    continue;
+                }
+                let value = match i % 4 {
+                    0 => 1.0,
+                    1 => (step * i) as f64,
+                    2 => (step * 7 % 13) as f64 / 10.0,
+                    _ if step % 9 == 0 => stale_nan(),
+                    _ => (step as f64).sqrt(),
+                };
+                samples.push((set(&format!("m{target}"), i + step / 50), value));
+            }
+            for (labels, value) in &samples {
+                expected.entry(labels.to_string()).or_default().push((t, value.to_bits()));
+            }
+            let committed = append(db, target, t, &samples);
+            assert_eq!(committed, Committed { samples: samples.len() as u64, refused: 0 });
+        }
+    }
+}
+
+#[test]
+fn what_was_committed_is_read_from_head_stripes_and_after_restarts() {
+    let fixture = Fixture::new();
+    let mut expected = Answer::new();
+    let mut db = fixture.open();
+    for round in 0..6 {
+        fixture.at(T0 + (round + 1) * 100 * 15_000);
+        scrape(&db, &mut expected, round as usize * 100, (round as usize + 1) * 100);
+        assert_eq!(all(&db), expected, "round {round}");
+        match round {
+            0 => db.run_maintenance(T0).expect("maintenance"),
+            1 => {
+                db.close().expect("close");
+                drop(db);
+                db = fixture.open();
+            }
+            2 => {
+                kill(db);
+                db = fixture.open();
+            }
+            3 => db.seal_all().expect("seal"),
+            _ => db.run_maintenance(fixture.now_ms.load(Ordering::SeqCst)).expect("maintenance"),
+        }
+        assert_eq!(all(&db), expected, "round {round}, after");
+    }
+    let stats = db.stats();
+    assert_eq!(stats.quarantined, 0);
+    assert!(stats.stripes_sealed > 0 && stats.days_samples > 0, "{stats:?}");
+    let (from, to) = (T0 + 1_000_000, T0 + 3_000_000);
+    let clipped: Answer = expected
+        .iter()
+        .map(|(l, s)| {
+            (l.clone(), s.iter().copied().filter(|(t, _)| (from..=to).contains(t)).collect())
+        })
+        .filter(|(_, s): &(String, Vec<_>)| !s.is_empty())
+        .collect();
+    assert_eq!(answer(&db, from, to, &[]), clipped);
+}
+
+#[test]
+fn the_log_is_cut_when_its_rows_are_in_days() {
+    let fixture = Fixture::new();
+    let db = fixture.open();
+    let mut expected = Answer::new();
+    scrape(&db, &mut expected, 0, 150);
+    db.seal_all().expect("seal");
+    assert!(db.stats().wal_bytes < 100, "{}", db.stats().wal_bytes);
+    kill(db);
+    let db = fixture.open();
+    assert_eq!(db.stats().replay.samples, 0);
+    assert_eq!(all(&db), expected);
+}
+
+#[test]
+fn series_of_one_scrape_share_their_axis() {
+    let fixture = Fixture::new();
+    let db = fixture.open();
+    for step in 0..200 {
+        let samples: Vec<(Labels, f64)> = (0..30).map(|i| (set("m", i), step as f64)).collect();
+        append(&db, 1, T0 + step * 1000, &samples);
+    }
+    db.run_maintenance(T0).expect("maintenance");
+    let querier = db.querier(T0, T0 + 200_000).expect("querier");
+    let ids = querier.select(&[Matcher::equal("__name__", "m")], false).expect("select");
+    assert_eq!(ids.len(), 30);
+    let (mut first, mut other) = (Column::new(), Column::new());
+    querier.read(ids[0], T0 + 5000, T0 + 190_000, &mut first).expect("read");
+    assert_eq!(first.len(), 186);
+    assert!(first.integral && !first.may_be_stale);
+    for id in ids {
+        querier.read(id, T0 + 5000, T0 + 190_000, &mut other).expect("read");
+        assert!(Arc::ptr_eq(&first.axis, &other.axis));
+    }
+}
+
+#[test]
+fn repeated_and_late_samples_are_told_apart() {
+    let fixture = Fixture::new();
+    let db = fixture.open();
+    append(&db, 1, T0, &[(set("a", 0), 1.0), (set("a", 1), 2.0)]);
+    append(&db, 1, T0 + 10, &[(set("a", 0), 1.5)]);
+    let mut appender = db.appender(SourceId(1), SyncClass::RemoteWrite);
+    let (a, b) =
+        (appender.series(&set("a", 0)).expect("a"), appender.series(&set("a", 1)).expect("b"));
+    assert_eq!(appender.append(a, T0 + 10, 0, 1.5), Ok(()));
+    assert_eq!(appender.append(a, T0 + 10, 0, 1.6), Err(AppendError::Duplicate));
+    assert_eq!(appender.append(a, T0 + 5, 0, 1.6), Err(AppendError::OutOfOrder));
+    assert_eq!(appender.append(b, T0 + 5, 0, 7.0), Ok(()));
+    assert_eq!(appender.append(SeriesRef(99), T0, 0, 7.0), Err(AppendError::UnknownSeries));
+    assert_eq!(
+        appender.append(b, T0 + 3 * crate::day::DAY_MS, 0, 7.0),
+        Err(AppendError::TooFarInFuture)
+    );
+    assert_eq!(
+        appender.append(b, T0 - 16 * crate::day::DAY_MS, 0, 7.0),
+        Err(AppendError::OutOfBounds)
+    );
+    assert_eq!(appender.commit().expect("commit"), Committed { samples: 2, refused: 0 });
+    let found = all(&db);
+    assert_eq!(
+        found[r#"{__name__="a", i="0"}"#],
+        [(T0, 1f64.to_bits()), (T0 + 10, 1.5f64.to_bits())]
+    );
+    assert_eq!(found[r#"{__name__="a", i="1"}"#], [(T0, 2f64.to_bits()), (T0 + 5, 7f64.to_bits())]);
+    let stats = db.stats();
+    assert_eq!(
+        (stats.duplicate_samples, stats.out_of_order_samples, stats.out_of_bounds_samples),
+        (1, 1, 2)
+    );
+}
+
+#[test]
+fn samples_within_the_window_are_taken_late() {
+    let fixture = Fixture::with(|o| o.out_of_order_window_ms = 600_000);
+    let mut db = fixture.open();
+    let mut expected: BTreeMap<i64, u64> = BTreeMap::new();
+    for t in [0, 100, 50, 70, 60, 200, 10, 150, 61, 190, 300] {
+        append(&db, 1, T0 + t * 1000, &[(set("a", 0), t as f64)]);
+        expected.insert(T0 + t * 1000, (t as f64).to_bits());
+        let found = all(&db);
+        let wanted: Vec<(i64, u64)> = expected.iter().map(|(t, v)| (*t, *v)).collect();
+        assert_eq!(found.values().next(), Some(&wanted));
+        if t == 200 {
+            kill(db);
+            db = fixture.open();
+        }
+    }
+    assert!(db.stats().late_samples > 0);
+    let mut appender = db.appender(SourceId(1), SyncClass::Scrape);
+    let id = appender.series(&set("a", 0)).expect("series");
+    assert_eq!(appender.append(id, T0 - 301_000, 0, 1.0), Err(AppendError::TooOld));
+    drop(appender);
+    db.seal_all().expect("seal");
+    let wanted: Vec<(i64, u64)> = expected.iter().map(|(t, v)| (*t, *v)).collect();
+    assert_eq!(all(&db).values().next(), Some(&wanted));
+}
+
+#[test]
+fn histograms_starts_exemplars_and_metadata_survive() {
+    let fixture = Fixture::new();
+    let mut db = fixture.open();
+    let histogram = |n: f64| Histogram {
+        schema: 3,
+        count: n,
+        sum: n * 1.5,
+        positive_spans: vec![Span { offset: -2, length: 2 }],
+        positive_buckets: vec![n - 1.0, 1.0],
+        ..Histogram::default()
+    };
+    let exemplar = |t: i64| Exemplar {
+        labels: Labels::from_pairs([("trace_id", t.to_string())]),
+        value: 0.5,
+        timestamp_ms: T0 + t,
+    };
+    let help =
+        Metadata { kind: MetricKind::Histogram, help: "Durations.".into(), unit: "seconds".into() };
+    for step in 0..300i64 {
+        let mut appender = db.appender(SourceId(1), SyncClass::RemoteWrite);
+        let h = appender.series(&set("h", 0)).expect("series");
+        let f = appender.series(&set("f", 0)).expect("series");
+        let t = T0 + step * 1000;
+        appender.append(f, t, T0 - 5, step as f64).expect("float");
+        if step % 50 == 49 {
+            appender.append(h, t, 0, stale_nan()).expect("marker");
+        } else {
+            appender.append_histogram(h, t, T0 - 7, &histogram(step as f64)).expect("histogram");
+        }
+        appender.append_exemplar(h, &exemplar(step)).expect("exemplar");
+        appender.set_metadata("h", &help);
+        appender.commit().expect("commit");
+    }
+    for round in 0..3 {
+        let querier = db.querier(T0 + 10_000, T0 + 299_000).expect("querier");
+        let mut column = Column::new();
+        let h = querier.select(&[Matcher::equal("__name__", "h")], false).expect("select")[0];
+        querier.read(h, T0 + 10_000, T0 + 298_000, &mut column).expect("read");
+        assert_eq!((column.len(), column.floats.len()), (289, 289));
+        assert!(column.may_be_stale);
+        let mut histograms = column.histograms.iter().peekable();
+        for (i, t) in column.timestamps().iter().enumerate() {
+            let step = (t - T0) / 1000;
+            if step % 50 == 49 {
+                assert!(crate::sample::is_stale(column.floats[i]), "round {round}");
+                assert_eq!(column.starts_ms[i], 0);
+            } else {
+                let (at, found) = histograms.next().expect("a histogram");
+                assert_eq!((*at as usize, &**found), (i, &histogram(step as f64)));
+                assert_eq!(column.starts_ms[i], T0 - 7);
+            }
+        }
+        assert_eq!(querier.metadata(), [("h".to_owned(), vec![help.clone()])]);
+        if round < 2 {
+            let found = querier
+                .exemplars(&[vec![Matcher::equal("__name__", "h")]], T0 + 3, T0 + 5)
+                .expect("exemplars");
+            assert_eq!(found, [(set("h", 0), vec![exemplar(3), exemplar(4), exemplar(5)])]);
+        }
+        drop(querier);
+        if round == 0 {
+            db.close().expect("close");
+            drop(db);
+            db = fixture.open();
+        } else {
+            db.seal_all().expect("seal");
+        }
+    }
+}
+
+#[test]
+fn matchers_names_and_values() {
+    let fixture = Fixture::new();
+    let db = fixture.open();
+    let one = |n: &str, job: &str| Labels::from_pairs([("__name__", n), ("job", job)]);
+    append(&db, 1, T0, &[(one("up", "a"), 1.0), (one("up", "b"), 1.0), (one("x", ""), 2.0)]);
+    db.seal_all().expect("seal");
+    append(&db, 1, T0 + crate::day::DAY_MS / 2, &[(one("up", "c"), 1.0)]);
+    let querier = db.querier(T0 - 10, T0 + 10).expect("querier");
+    let regex = Matcher::new(MatchOp::Regex, "job", "a|c|").expect("valid");
+    let found = querier.select(std::slice::from_ref(&regex), true).expect("select");
+    let labels: Vec<Labels> = found.iter().map(|s| querier.labels(*s).expect("labels")).collect();
+    assert_eq!(labels, [one("up", "a"), one("x", "")]);
+    assert_eq!(querier.label_values("job", &[], 0).expect("values"), ["a", "b"]);
+    assert_eq!(querier.label_values("job", &[], 1).expect("values"), ["a"]);
+    assert_eq!(
+        querier.label_names(&[Matcher::equal("__name__", "x")], 0).expect("names"),
+        ["__name__"]
+    );
+    let cardinality = db.cardinality(10);
+    assert_eq!(cardinality.series_by_metric, [("up".to_owned(), 1)]);
+}
+
+#[test]
+fn a_snapshot_does_not_see_later_commits() {
+    let fixture = Fixture::new();
+    let db = fixture.open();
+    append(&db, 1, T0, &[(set("a", 0), 1.0)]);
+    let querier = db.querier(T0 - 1000, T0 + 1000).expect("querier");
+    append(&db, 1, T0 + 1, &[(set("a", 0), 2.0), (set("a", 1), 2.0)]);
+    let later = db.querier(T0 - 1000, T0 + 1000).expect("querier");
+    let mut column = Column::new();
+    later.read(SeriesRef(0), T0, T0 + 10, &mut column).expect("read");
+    assert_eq!(column.floats, [1.0, 2.0]);
+    db.seal_all().expect("seal");
+    querier.read(SeriesRef(0), T0, T0 + 10, &mut column).expect("read");
+    assert_eq!(column.floats, [1.0]);
+    querier.read(SeriesRef(1), T0, T0 + 10, &mut column).expect("read");
+    assert!(column.is_empty());
+}
+
+#[test]
+fn retention_clamps_reads_and_deletes_days() {
+    let fixture = Fixture::with(|o| o.retention_time_ms = 2 * crate::day::DAY_MS);
+    let db = fixture.open();
+    for hour in 0..72 {
+        let t = T0 + hour * 3_600_000;
+        fixture.at(t);
+        append(&db, 1, t, &[(set("a", 0), hour as f64)]);
+        db.run_maintenance(t).expect("maintenance");
+    }
+    let found = all(&db);
+    assert_eq!(found.values().map(Vec::len).sum::<usize>(), 49);
+    let stats = db.stats();
+    assert!(stats.time_retentions >= 1, "{stats:?}");
+    let days = std::fs::read_dir(fixture.dir.path().join("days")).expect("list").count();
+    assert_eq!(days, stats.days.len());
+    assert!(days <= 3);
+}
+
+#[test]
+fn directories_that_are_not_ours_are_refused_untouched() {
+    let fixture = Fixture::new();
+    let db = fixture.open();
+    assert!(matches!(Db::open(fixture.options()), Err(OpenError::Locked { .. })));
+    drop(db);
+    for foreign in ["wal/00000000", "chunks_head/000001", "01BKGV7JBM69T2G1BGBGM6KB12/meta.json"] {
+        let fixture = Fixture::new();
+        let path = fixture.dir.path().join(foreign);
+        std::fs::create_dir_all(path.parent().expect("parent")).expect("mkdir");
+        std::fs::write(&path, b"x").expect("write");
+        let before = std::fs::read_dir(fixture.dir.path()).expect("list").count();
+        assert!(
+            matches!(Db::open(fixture.options()), Err(OpenError::Prometheus { .. })),
+            "{foreign}"
+        );
+        assert_eq!(std::fs::read_dir(fixture.dir.path()).expect("list").count(), before);
+    }
+    for newer in ["series/00000001.series", "wal/00000001.log", "days/2023-11-14/00000001.stripes"]
+    {
+        let fixture = Fixture::new();
+        let db = fixture.open();
+        append(&db, 1, T0, &[(set("a", 0), 1.0)]);
+        db.close().expect("close");
+        drop(db);
+        let db = fixture.open();
+        db.seal_all().expect("seal");
+        append(&db, 1, T0 + 1, &[(set("a", 0), 1.0)]);
+        drop(db);
+        let path = fixture.dir.path().join(newer);
+        let path = if path.exists() {
+            path
+        } else {
+            let directory = path.parent().expect("parent");
+            std::fs::read_dir(directory)
+                .expect("list")
+                .next()
+                .expect("a file")
+                .expect("entry")
+                .path()
+        };
+        let mut bytes = std::fs::read(&path).expect("read");
+        bytes[4] = 2;
+        std::fs::write(&path, bytes).expect("write");
+        assert!(matches!(Db::open(fixture.options()), Err(OpenError::Newer { .. })), "{newer}");
+    }
+}
