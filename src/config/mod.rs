@@ -21,7 +21,7 @@ mod sections;
 mod show;
 mod types;
 pub mod units;
-mod yaml;
+pub(crate) mod yaml;
 
 pub use builtin::builtin;
 pub use error::ConfigError;

@@ -340,11 +340,11 @@ impl<'t> Machine<'t, '_, '_> {
         match &first.kind {
             OperandKind::Field(names) => {
                 self.at = (first.pos, first);
-                self.fields(dot, dot.clone(), first, names, &command.args, last)
+                self.fields(dot, dot.clone(), names, &command.args, last)
             }
             OperandKind::Chain(inner, names) => {
                 let receiver = self.chain_start(dot, first, inner)?;
-                self.fields(dot, receiver, first, names, &command.args, last)
+                self.fields(dot, receiver, names, &command.args, last)
             }
             OperandKind::Function(name) => {
                 self.at = (first.pos, first);
@@ -428,7 +428,7 @@ impl<'t> Machine<'t, '_, '_> {
             }
             return Ok(value);
         }
-        self.fields(dot, value, operand, &names[1..], args, last)
+        self.fields(dot, value, &names[1..], args, last)
     }
 
     /// `.X.Y.Z`, the last with arguments if it is a method.
@@ -436,7 +436,6 @@ impl<'t> Machine<'t, '_, '_> {
         &mut self,
         dot: &Value,
         mut receiver: Value,
-        operand: &'t Operand,
         names: &'t [String],
         args: &'t [Operand],
         last: Option<Value>,
@@ -447,7 +446,7 @@ impl<'t> Machine<'t, '_, '_> {
         // The type that errors name is that of the field, not of its content.
         let mut is_any = false;
         for name in before {
-            let next = self.field(dot, (&receiver, is_any), operand, name, &[], None)?;
+            let next = self.field(dot, (&receiver, is_any), name, &[], None)?;
             is_any = match receiver {
                 Value::Args(_) => true,
                 Value::Data(_) | Value::Sample(_) => name == "Value",
@@ -455,14 +454,13 @@ impl<'t> Machine<'t, '_, '_> {
             };
             receiver = next;
         }
-        self.field(dot, (&receiver, is_any), operand, name, args, last)
+        self.field(dot, (&receiver, is_any), name, args, last)
     }
 
     fn field(
         &mut self,
         dot: &Value,
         (receiver, is_any): (&Value, bool),
-        operand: &'t Operand,
         name: &str,
         args: &'t [Operand],
         last: Option<Value>,
@@ -516,7 +514,7 @@ impl<'t> Machine<'t, '_, '_> {
         self.step()?;
         self.at = (operand.pos, operand);
         match &operand.kind {
-            OperandKind::Field(names) => self.fields(dot, dot.clone(), operand, names, &[], None),
+            OperandKind::Field(names) => self.fields(dot, dot.clone(), names, &[], None),
             OperandKind::Variable(names) => self.variable(dot, operand, names, &[], None),
             OperandKind::Pipe(pipe) => self.pipeline(dot, pipe),
             OperandKind::Function(name) => {
@@ -525,7 +523,7 @@ impl<'t> Machine<'t, '_, '_> {
             }
             OperandKind::Chain(inner, names) => {
                 let receiver = self.chain_start(dot, operand, inner)?;
-                self.fields(dot, receiver, operand, names, &[], None)
+                self.fields(dot, receiver, names, &[], None)
             }
             OperandKind::Bool(_)
             | OperandKind::Dot

@@ -456,7 +456,8 @@ fn escape_js(text: &str) -> String {
 }
 
 /// Go's `url.QueryEscape`.
-pub(super) fn escape_query(text: &str) -> String {
+#[must_use]
+pub fn escape_query(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

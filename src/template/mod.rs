@@ -28,6 +28,7 @@ use narthex_storage::sample;
 
 use value::{Data, Value};
 
+pub use function::escape_query;
 pub use gofmt::{format_float, quote};
 
 /// What stands before each text: names that are easier to remember than
