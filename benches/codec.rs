@@ -77,7 +77,7 @@ fn codec_of(chunk: &[u8]) -> &'static str {
             _ => "bits",
         },
         0x50..0x60 => "other form, sibling",
-        0x60..0x70 => "near decimals",
+        0x60..0x70 => "sums of decimals",
         0x70 => "pco",
         0x78 => "raw",
         _ => "?",

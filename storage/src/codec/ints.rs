@@ -199,6 +199,12 @@ pub(super) fn estimate_bits(values: &[i64]) -> u64 {
     values.windows(2).map(|w| bit_len(w[1].wrapping_sub(w[0]).wrapping_sub(mean))).sum()
 }
 
+/// As [`estimate_bits`], of integers that are written as they are.
+pub(super) fn level_bits(values: &[i64]) -> u64 {
+    let mean = values.iter().map(|v| i128::from(*v)).sum::<i128>() / values.len().max(1) as i128;
+    total_bits(values, mean as i64)
+}
+
 fn encode_blocks(residuals: &[u64], out: &mut Vec<u8>) {
     for block in residuals.chunks(BLOCK) {
         let choice = Sizes::of(block).choose();

@@ -28,6 +28,7 @@ mod numbers;
 mod prefix;
 mod raw;
 mod runs;
+mod steps;
 mod summary;
 #[cfg(test)]
 mod tests;

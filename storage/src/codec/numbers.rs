@@ -5,21 +5,19 @@
 //! 0x3m            the same as differences to the sibling's mantissas
 //! 0x4m form       any other form
 //! 0x5m form       the same against the sibling
-//! 0x6m e          near decimals: mantissas over 10^e, and behind them one byte
-//!                 of mode and integers: how many floats each value lies above
-//!                 its decimal
+//! 0x6m            sums of decimals, see [`steps`]
 //! ```
 //!
 //! The mode and what follows are described in [`ints`].
 
 use super::form::{self, Form};
 use super::input::Input;
-use super::{CodecError, ints};
+use super::{CodecError, ints, steps};
 
 pub(super) const INTEGERS: u8 = 0x20;
 const SIBLING: u8 = 0x10;
 const FORM: u8 = 0x20;
-const NEAR: u8 = 0x60;
+const STEPS: u8 = 0x60;
 pub(super) const END: u8 = 0x70;
 
 /// Space that encoding needs, kept between chunks.
@@ -41,7 +39,7 @@ pub(super) fn encode(
         form::mantissas(values, form, &mut scratch.mantissas);
         return encode_form(form, sibling, scratch, out);
     }
-    let (mut form, mut bits) = (Form::Bits, 0);
+    let (mut form, mut bits) = (Form::Bits, u64::MAX);
     if let Some(binary) = form::binary_form(values) {
         form::mantissas(values, Form::Bits, &mut scratch.others);
         form::mantissas(values, binary, &mut scratch.mantissas);
@@ -53,12 +51,16 @@ pub(super) fn encode(
             bits = bits_of_bits;
         }
     }
-    if let Some(exponent) = near_exponent(values) {
-        split_near(values, exponent, &mut scratch.mantissas, &mut scratch.others);
-        let near = ints::estimate_bits(&scratch.mantissas) + ints::estimate_bits(&scratch.others);
-        let worth = near + values.len() as u64;
-        if bits == 0 || worth < bits {
-            return encode_near(exponent, scratch, out);
+    if let Some(exponent) = steps::find_exponent(values) {
+        let Scratch { mantissas, others, ints: space } = scratch;
+        steps::split_all(values, exponent, mantissas, others);
+        let extra = values.len() as u64;
+        if ints::level_bits(mantissas) + ints::level_bits(others) + extra < bits {
+            let tag_at = out.len();
+            out.push(0);
+            out[tag_at] =
+                STEPS | steps::encode(values[0], exponent, (mantissas, others), space, out);
+            return;
         }
     }
     form::mantissas(values, form, &mut scratch.mantissas);
@@ -89,47 +91,6 @@ fn encode_form(form: Form, sibling: Option<&[f64]>, scratch: &mut Scratch, out: 
     out[tag_at] = tag | ints::encode(mantissas, space, out);
 }
 
-fn encode_near(exponent: u8, scratch: &mut Scratch, out: &mut Vec<u8>) {
-    let tag_at = out.len();
-    out.extend([0, exponent]);
-    out[tag_at] = NEAR | ints::encode(&scratch.mantissas, &mut scratch.ints, out);
-    let mode_at = out.len();
-    out.push(0);
-    out[mode_at] = ints::encode(&scratch.others, &mut scratch.ints, out);
-}
-
-/// The exponent of decimals that a few of the values lie near to, if that can
-/// hardly be by chance.
-fn near_exponent(values: &[f64]) -> Option<u8> {
-    const SAMPLES: usize = 8;
-    /// In floats.
-    const NEAR_BY: u64 = 16;
-    const FAR_APART: f64 = 1024.0;
-    let step = values.len().div_ceil(SAMPLES);
-    let largest = values.iter().step_by(step).fold(0.0f64, |max, v| max.max(v.abs()));
-    (1..=form::MAX_EXPONENT).find(|&exponent| {
-        let apart = form::unscale(1, exponent) > largest * f64::EPSILON * FAR_APART;
-        apart
-            && values.iter().step_by(step).all(|v| {
-                let near = form::unscale(form::scale(*v, exponent), exponent);
-                floats_above(*v, near).unsigned_abs() <= NEAR_BY
-            })
-    })
-}
-
-/// How many floats `value` is above `base`.
-fn floats_above(value: f64, base: f64) -> i64 {
-    let order = |v: f64| form::order_bits(v.to_bits() as i64);
-    order(value).wrapping_sub(order(base))
-}
-
-fn split_near(values: &[f64], exponent: u8, mantissas: &mut Vec<i64>, above: &mut Vec<i64>) {
-    form::mantissas(values, Form::Decimal(exponent), mantissas);
-    above.clear();
-    let pairs = values.iter().zip(mantissas.iter());
-    above.extend(pairs.map(|(v, m)| floats_above(*v, form::unscale(*m, exponent))));
-}
-
 /// Fills `out`, not empty, with the values of a chunk; says whether all are
 /// integers of at most 2^53.
 pub(super) fn decode(
@@ -140,8 +101,8 @@ pub(super) fn decode(
 ) -> Result<bool, CodecError> {
     let mode = tag & (ints::MODES - 1);
     let kind = tag - mode;
-    if kind == NEAR {
-        return decode_near(mode, input, out).map(|()| false);
+    if kind == STEPS {
+        return steps::decode(mode, input, out).map(|()| false);
     }
     let form = if kind >= INTEGERS + FORM { Form::decode(input)? } else { Form::Decimal(0) };
     if kind & SIBLING == 0 {
@@ -151,24 +112,4 @@ pub(super) fn decode(
         form::decode_sibling(form, mode, input, sibling, out)?;
     }
     Ok(form.is_integral() && out.iter().all(|v| v.abs() <= super::MAX_INTEGRAL))
-}
-
-fn decode_near(mode: u8, input: &mut Input<'_>, out: &mut [f64]) -> Result<(), CodecError> {
-    let exponent = input.byte()?;
-    if exponent > form::MAX_EXPONENT {
-        return Err(input.invalid("exponent"));
-    }
-    form::decode(Form::Decimal(exponent), mode, input, out)?;
-    let mode = input.byte()?;
-    if mode >= ints::MODES {
-        return Err(CodecError::UnknownTag { offset: input.offset() - 1, tag: mode });
-    }
-    let mut above = vec![0.0; out.len()];
-    ints::decode(mode, input, &mut above, |m| f64::from_bits(m as u64))?;
-    for (slot, above) in out.iter_mut().zip(&above) {
-        let order = form::order_bits(slot.to_bits() as i64);
-        let bits = form::order_bits(order.wrapping_add(above.to_bits() as i64));
-        *slot = f64::from_bits(bits as u64);
-    }
-    Ok(())
 }
