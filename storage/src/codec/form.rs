@@ -38,14 +38,22 @@ const INVERSE: [f64; 16] = [
 ];
 /// Powers of two beyond this are not tried: they and their inverse are normal.
 const MAX_BINARY: i16 = 1000;
-/// Mantissas of decimals and ticks are at most 2^53, so that they are floats.
-const MAX_MANTISSA: u64 = 1 << 53;
+/// Mantissas of decimals and ticks are below 2^51, other integers at most 2^53.
+const MAX_SCALED: f64 = (1u64 << 51) as f64;
+/// Added to a float below 2^51, leaves the nearest integer in the low bits.
+const ROUNDER: f64 = (3u64 << 51) as f64;
 
-/// The integer nearest to `value * 10^exponent`, near enough to try.
+/// The integer nearest to `value * 10^exponent`, ties to even; any, if that is
+/// out of range.
 #[inline]
 pub(super) fn scale(value: f64, exponent: u8) -> i64 {
     let scaled = value * POWERS[usize::from(exponent)];
-    (scaled + 0.5f64.copysign(scaled)) as i64
+    if scaled.abs() < MAX_SCALED { round(scaled) } else { scaled as i64 }
+}
+
+#[inline]
+fn round(scaled: f64) -> i64 {
+    ((scaled + ROUNDER).to_bits() as i64).wrapping_sub(ROUNDER.to_bits() as i64)
 }
 
 /// `mantissa / 10^exponent`.
@@ -64,36 +72,89 @@ pub(super) const fn order_bits(bits: i64) -> i64 {
     bits ^ ((bits >> 63) as u64 >> 1) as i64
 }
 
-#[inline]
-fn fits(value: f64, form: Form) -> bool {
-    let (mantissa, back) = match form {
-        Form::Decimal(0) => (value as i64, value as i64 as f64),
-        Form::Decimal(e) => (scale(value, e), unscale(scale(value, e), e)),
-        Form::Ticks(e) => (scale(value, e), scale(value, e) as f64 * INVERSE[usize::from(e)]),
-        Form::Binary(_) | Form::Bits => return true,
-    };
-    back.to_bits() == value.to_bits() && mantissa.unsigned_abs() <= MAX_MANTISSA
+/// Replaces `mantissas` by those of the form with the smallest power of ten that
+/// fits all values, if there is one.
+pub(super) fn find_decimals(values: &[f64], mantissas: &mut Vec<i64>) -> Option<Form> {
+    find_exponent(values, 0, Form::Decimal, mantissas)
+        .or_else(|| find_exponent(values, 1, Form::Ticks, mantissas))
 }
 
-/// The form with the smallest power of ten that fits all values.
-pub(super) fn decimal_form(values: &[f64]) -> Option<Form> {
-    smallest_exponent(values, 0, Form::Decimal)
-        .or_else(|| smallest_exponent(values, 1, Form::Ticks))
-}
-
-fn smallest_exponent(values: &[f64], from: u8, form: impl Fn(u8) -> Form) -> Option<Form> {
-    let mut exponent = from;
-    for &value in values {
-        while !fits(value, form(exponent)) {
-            exponent += 1;
-            if exponent > MAX_EXPONENT {
-                return None;
-            }
-        }
+fn find_exponent(
+    values: &[f64],
+    from: u8,
+    form: impl Fn(u8) -> Form,
+    mantissas: &mut Vec<i64>,
+) -> Option<Form> {
+    const SAMPLES: usize = 8;
+    let mut samples = values.iter().step_by(values.len().div_ceil(SAMPLES));
+    let sampled = samples.try_fold(from, |e, v| grow(e, *v, &form))?;
+    if fit(values, form(sampled), mantissas) {
+        return Some(form(sampled));
     }
     // A value that fitted may not fit with more decimals: its mantissa grows.
-    let form = form(exponent);
-    values.iter().all(|v| fits(*v, form)).then_some(form)
+    let exponent = values.iter().try_fold(sampled, |e, v| grow(e, *v, &form))?;
+    fit(values, form(exponent), mantissas).then(|| form(exponent))
+}
+
+/// The smallest exponent from this one on that fits a value.
+fn grow(exponent: u8, value: f64, form: &impl Fn(u8) -> Form) -> Option<u8> {
+    (exponent..=MAX_EXPONENT).find(|e| fits_one(value, form(*e)))
+}
+
+fn fits_one(value: f64, form: Form) -> bool {
+    fit_each(&[value], form, &mut [0])
+}
+
+fn fit(values: &[f64], form: Form, mantissas: &mut Vec<i64>) -> bool {
+    mantissas.clear();
+    mantissas.resize(values.len(), 0);
+    fit_each(values, form, mantissas)
+}
+
+/// Fills `mantissas`; says whether they are those of the values.
+fn fit_each(values: &[f64], form: Form, mantissas: &mut [i64]) -> bool {
+    match form {
+        Form::Decimal(0) => {
+            fit_scaled(values, 1.0, |m| m, mantissas) || fit_integers(values, mantissas)
+        }
+        Form::Decimal(e) => {
+            let power = POWERS[usize::from(e)];
+            fit_scaled(values, power, |m| m / power, mantissas)
+        }
+        Form::Ticks(e) => {
+            let tick = INVERSE[usize::from(e)];
+            fit_scaled(values, POWERS[usize::from(e)], |m| m * tick, mantissas)
+        }
+        Form::Binary(_) | Form::Bits => unreachable!("BUG: {form:?} is not found by trying"),
+    }
+}
+
+/// The hot loop of encoding: no branches, so that the compiler does two or more
+/// values at once.
+#[inline]
+fn fit_scaled(
+    values: &[f64],
+    power: f64,
+    back: impl Fn(f64) -> f64,
+    mantissas: &mut [i64],
+) -> bool {
+    let (mut wrong, mut largest) = (0u64, 0.0f64);
+    for (value, mantissa) in values.iter().zip(mantissas) {
+        let scaled = value * power;
+        let sum = scaled + ROUNDER;
+        *mantissa = (sum.to_bits() as i64).wrapping_sub(ROUNDER.to_bits() as i64);
+        wrong |= back(sum - ROUNDER).to_bits() ^ value.to_bits();
+        let size = scaled.abs();
+        largest = if size > largest { size } else { largest };
+    }
+    wrong == 0 && largest < MAX_SCALED
+}
+
+fn fit_integers(values: &[f64], mantissas: &mut [i64]) -> bool {
+    values.iter().zip(mantissas).all(|(value, mantissa)| {
+        *mantissa = *value as i64;
+        (*mantissa as f64).to_bits() == value.to_bits() && value.abs() <= super::MAX_INTEGRAL
+    })
 }
 
 /// The smallest power of two with which finite values are integers below 2^62.

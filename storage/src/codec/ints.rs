@@ -74,12 +74,15 @@ pub(super) fn encode(values: &[i64], scratch: &mut Scratch, out: &mut Vec<u8>) -
     residuals.clear();
     residuals.extend(signed.iter().map(|s| zigzag(s.wrapping_sub(middle))));
     let mut origin = middle;
+    let mut choice = Sizes::of(residuals).choose();
     // Counting from the smallest is better where most values are near it.
     if middle.abs_diff(smallest) <= largest.abs_diff(middle) {
         other.clear();
         other.extend(signed.iter().map(|s| s.wrapping_sub(smallest) as u64));
-        if Sizes::of(other).choose().bits < Sizes::of(residuals).choose().bits {
+        let other_choice = Sizes::of(other).choose();
+        if other_choice.bits < choice.bits {
             std::mem::swap(residuals, other);
+            choice = other_choice;
             origin = smallest;
             mode |= FROM_SMALLEST;
         }
@@ -96,8 +99,26 @@ pub(super) fn encode(values: &[i64], scratch: &mut Scratch, out: &mut Vec<u8>) -
             push_signed(origin, out);
         }
     }
-    encode_blocks(residuals, out);
+    if residuals.len() <= BLOCK {
+        encode_block(residuals, choice.code, out);
+    } else {
+        for block in residuals.chunks(BLOCK) {
+            encode_block(block, Sizes::of(block).choose().code, out);
+        }
+    }
     mode
+}
+
+fn encode_block(residuals: &[u64], code: Code, out: &mut Vec<u8>) {
+    code.encode(out);
+    match code {
+        Code::Sparse => prefix::write_sparse(residuals, out),
+        Code::Classes { shape, k } => {
+            let mut bits = BitWriter::new(out);
+            prefix::write_classes(residuals, shape, k, &mut bits);
+            bits.finish();
+        }
+    }
 }
 
 /// Fills `reduced` with the differences to the first value over their common
@@ -203,21 +224,6 @@ pub(super) fn estimate_bits(values: &[i64]) -> u64 {
 pub(super) fn level_bits(values: &[i64]) -> u64 {
     let mean = values.iter().map(|v| i128::from(*v)).sum::<i128>() / values.len().max(1) as i128;
     total_bits(values, mean as i64)
-}
-
-fn encode_blocks(residuals: &[u64], out: &mut Vec<u8>) {
-    for block in residuals.chunks(BLOCK) {
-        let choice = Sizes::of(block).choose();
-        choice.code.encode(out);
-        match choice.code {
-            Code::Sparse => prefix::write_sparse(block, out),
-            Code::Classes { shape, k } => {
-                let mut bits = BitWriter::new(out);
-                prefix::write_classes(block, shape, k, &mut bits);
-                bits.finish();
-            }
-        }
-    }
 }
 
 /// The fields before the blocks.

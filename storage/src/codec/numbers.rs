@@ -35,8 +35,7 @@ pub(super) fn encode(
     scratch: &mut Scratch,
     out: &mut Vec<u8>,
 ) {
-    if let Some(form) = form::decimal_form(values) {
-        form::mantissas(values, form, &mut scratch.mantissas);
+    if let Some(form) = form::find_decimals(values, &mut scratch.mantissas) {
         return encode_form(form, sibling, scratch, out);
     }
     let (mut form, mut bits) = (Form::Bits, u64::MAX);

@@ -148,14 +148,24 @@ impl Sizes {
             as u32
     }
 
-    /// The smallest `value` with at least half of the values in bins up to its own.
-    fn median_bits(&self) -> u32 {
-        let half = self.total / 2;
-        let bin = self.below[1..=self.end].partition_point(|n| *n <= half);
+    /// The length in bits of the value of this rank.
+    fn bits_of_rank(&self, rank: u32) -> u32 {
+        let bin = self.below[1..=self.end].partition_point(|n| *n <= rank);
         if bin < 4 { bin as u32 / 2 } else { bin as u32 / 4 + 1 }
     }
 
-    fn cost(&self, shape: u8, k: u8) -> u64 {
+    fn median_bits(&self) -> u32 {
+        self.bits_of_rank(self.total / 2)
+    }
+
+    /// As [`Sizes::median_bits`], of the values other than zero.
+    fn upper_bits(&self) -> u32 {
+        let zeros = self.below[1.min(self.end)];
+        self.bits_of_rank(zeros + (self.total - zeros) / 2)
+    }
+
+    /// Bits with these classes, or some number of at least `limit`.
+    fn cost(&self, shape: u8, k: u8, limit: u64) -> u64 {
         let (mut bits, mut base, mut below) = (0u64, 0u64, 0);
         for class in 0..ESCAPE {
             let width = width(shape, k, class);
@@ -163,7 +173,7 @@ impl Sizes {
             let next = self.below(base);
             bits += u64::from(next - below) * u64::from(class as u32 + 1 + width);
             below = next;
-            if below == self.total {
+            if below == self.total || bits >= limit {
                 return bits;
             }
         }
@@ -179,18 +189,38 @@ impl Sizes {
         if others * 16 < self.total && listed < u64::from(self.total) {
             return best;
         }
-        let middle = self.median_bits();
+        let middle = self.median_bits() as u8;
         for shape in 0..SHAPES as u8 {
-            let top = middle + if shape == 7 { 8 } else { 1 };
-            for k in middle.saturating_sub(3)..=top.min(u32::from(MAX_K)) {
-                let k = k as u8;
-                if shape == 7 && k >= LONG_K {
+            // Where half of the values are zero, the others say little here.
+            let start = if shape == 7 { self.upper_bits() as u8 } else { middle }.saturating_sub(1);
+            let start = start.min(if shape == 7 { LONG_K - 1 } else { MAX_K });
+            let mut down = start;
+            let mut bits = self.cost(shape, start, best.bits);
+            loop {
+                if bits < best.bits {
+                    best = Choice { code: Code::Classes { shape, k: down }, bits };
+                }
+                if down == 0 {
                     break;
                 }
-                let bits = self.cost(shape, k);
-                if bits < best.bits {
-                    best = Choice { code: Code::Classes { shape, k }, bits };
+                let next = self.cost(shape, down - 1, best.bits);
+                if next >= bits {
+                    break;
                 }
+                (down, bits) = (down - 1, next);
+            }
+            if down < start {
+                continue;
+            }
+            let mut k = start;
+            let top = if shape == 7 { LONG_K - 1 } else { MAX_K };
+            while k < top {
+                k += 1;
+                let next = self.cost(shape, k, best.bits);
+                if next >= best.bits {
+                    break;
+                }
+                best = Choice { code: Code::Classes { shape, k }, bits: next };
             }
         }
         best
