@@ -277,41 +277,67 @@ pub(super) fn write_classes(values: &[u64], shape: u8, k: u8, bits: &mut BitWrit
     }
 }
 
+/// Bits that one look at a stream gives for sure.
+const PEEKED: u32 = 57;
+
 /// Fills `out` with the values of one block in classes.
 ///
-/// The hot loop of decoding: one load, one count of zeros and one table look-up
-/// per value.
+/// The hot loop of decoding: a count of zeros, a table look-up and a shift wait
+/// for each other, some ten cycles per value.
 pub(super) fn read_classes(bits: &mut BitReader<'_>, shape: u8, k: u8, out: &mut [f64]) {
     let table = Table::new(shape, k);
-    // 57 bits are there: the longest prefix takes 16.
-    if (0..ESCAPE).all(|class| table.width[class] + class as u32 + 1 <= 57) {
-        let (mut base, mut step) = ([0u64; CLASSES], [0u32; CLASSES]);
-        let mut mask = [0u64; CLASSES];
-        for class in 0..ESCAPE {
-            base[class] = table.base[class];
-            step[class] = class as u32 + 1 + table.width[class];
-            mask[class] = (1 << table.width[class]) - 1;
+    if table.width[ESCAPE - 1] + ESCAPE as u32 > PEEKED {
+        return read_wide_classes(bits, &table, out);
+    }
+    let (mut step, mut mask) = ([0u32; CLASSES], [0u64; CLASSES]);
+    for class in 0..ESCAPE {
+        step[class] = class as u32 + 1 + table.width[class];
+        mask[class] = (1 << table.width[class]) - 1;
+    }
+    // More than any word has, so that the escape is met in the rare branch.
+    step[ESCAPE] = 64;
+    let mut reader = bits.clone();
+    let (mut word, mut left) = (reader.peek(), PEEKED);
+    for value in out {
+        let mut class = class_of(word);
+        if step[class] > left {
+            (word, left) = (reader.peek(), PEEKED);
+            class = class_of(word);
+            if class == ESCAPE {
+                *value = f64::from_bits(read_escaped(&mut reader));
+                (word, left) = (reader.peek(), PEEKED);
+                continue;
+            }
         }
-        for value in out {
-            let word = bits.peek();
-            let class = (word | 1 << ESCAPE).trailing_zeros() as usize & ESCAPE;
-            *value = f64::from_bits(if class == ESCAPE {
-                read_escaped(bits)
-            } else {
-                bits.skip(step[class]);
-                base[class].wrapping_add((word >> (class + 1)) & mask[class])
-            });
-        }
-    } else {
-        for value in out {
-            let class = (bits.peek() | 1 << ESCAPE).trailing_zeros() as usize & ESCAPE;
-            *value = f64::from_bits(if class == ESCAPE {
-                read_escaped(bits)
-            } else {
-                bits.skip(class as u32 + 1);
-                table.base[class].wrapping_add(bits.take(table.width[class]))
-            });
-        }
+        let inside = (word >> (class + 1)) & mask[class];
+        *value = f64::from_bits(table.base[class].wrapping_add(inside));
+        reader.skip(step[class]);
+        left -= step[class];
+        word >>= step[class];
+    }
+    *bits = reader;
+}
+
+#[inline]
+const fn class_of(word: u64) -> usize {
+    (word | 1 << ESCAPE).trailing_zeros() as usize & ESCAPE
+}
+
+/// As [`read_classes`], where a value may be longer than one look.
+fn read_wide_classes(bits: &mut BitReader<'_>, table: &Table, out: &mut [f64]) {
+    for value in out {
+        let word = bits.peek();
+        let class = class_of(word);
+        let width = table.width[class];
+        *value = f64::from_bits(if class == ESCAPE {
+            read_escaped(bits)
+        } else if class as u32 + 1 + width <= PEEKED {
+            bits.skip(class as u32 + 1 + width);
+            table.base[class].wrapping_add((word >> (class + 1)) & ((1 << width) - 1))
+        } else {
+            bits.skip(class as u32 + 1);
+            table.base[class].wrapping_add(bits.take(width))
+        });
     }
 }
 
