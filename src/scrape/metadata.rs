@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use narthex_storage::sample::Metadata;
 
-use super::scanner::{Entry, RawLabels, text, unescape_help};
+use super::negotiation::Format;
+use super::scanner::{Entry, RawLabels, openmetrics, text, unescape, unescape_help};
 
 /// A family and what is known of it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,7 +45,7 @@ impl Interner {
 /// Reads the metadata of a page in a text format; lines that are not valid
 /// end it, as they do for samples.
 #[must_use]
-pub fn of_text(page: &[u8], interner: &Interner) -> TargetMetadata {
+pub fn of_text(page: &[u8], format: Format, interner: &Interner) -> TargetMetadata {
     let mut families: BTreeMap<String, Metadata> = BTreeMap::new();
     let (mut at, mut raw) = (0, RawLabels::default());
     let name = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -55,12 +56,19 @@ pub fn of_text(page: &[u8], interner: &Interner) -> TargetMetadata {
             at = memchr::memchr(b'\n', &page[at..]).map_or(page.len(), |n| at + n + 1);
             continue;
         }
-        let Ok((entry, next)) = text::entry(page, at, &mut raw) else { break };
+        let parsed = match format {
+            Format::OpenMetrics => openmetrics::entry(page, at, &mut raw),
+            _ => text::entry(page, at, &mut raw),
+        };
+        let Ok((entry, next)) = parsed else { break };
         match entry {
             Entry::Type(family, kind) => families.entry(name(family)).or_default().kind = kind,
             Entry::Help(family, help) => {
-                families.entry(name(family)).or_default().help =
-                    unescape_help(&String::from_utf8_lossy(help)).into_owned();
+                families.entry(name(family)).or_default().help = match format {
+                    // Quotes are escaped in OpenMetrics only.
+                    Format::OpenMetrics => unescape(&String::from_utf8_lossy(help)).into_owned(),
+                    _ => unescape_help(&String::from_utf8_lossy(help)).into_owned(),
+                };
             }
             Entry::Unit(family, unit) => {
                 families.entry(name(family)).or_default().unit = name(unit);
@@ -90,7 +98,8 @@ mod tests {
     fn equal_families_are_one() {
         let interner = Interner::default();
         let page = b"# TYPE a counter\n# HELP a b\\nc\na 1\n# HELP d e\n";
-        let (x, y) = (of_text(page, &interner), of_text(page, &interner));
+        let (x, y) =
+            (of_text(page, Format::Text, &interner), of_text(page, Format::Text, &interner));
         assert!(x.iter().zip(y.iter()).all(|(x, y)| Arc::ptr_eq(x, y)));
         assert_eq!(x[0].metadata.kind, MetricKind::Counter);
         assert_eq!(x[0].metadata.help, "b\nc");

@@ -18,7 +18,6 @@ pub struct ScrapeMetrics {
     pub exceeded_sample_limit: Counter,
     pub exceeded_body_size_limit: Counter,
     pub exceeded_bucket_limit: Counter,
-    pub cache_flush_forced: Counter,
     pub duplicates: Counter,
     pub out_of_order: Counter,
     pub out_of_bounds: Counter,
@@ -48,6 +47,11 @@ impl ScrapeMetrics {
         let counter = |name, help| registry.counter(name, help);
         let by_job = &["scrape_job"];
         let by_interval = &["interval"];
+        // Stays 0: a failed page leaves nothing in the cache. Dashboards ask for it.
+        let _ = counter(
+            "prometheus_target_scrapes_cache_flush_forced_total",
+            "How many times a scrape cache was flushed due to getting big while scrapes are failing.",
+        );
         Self {
             pools: counter(
                 "prometheus_target_scrape_pools_total",
@@ -99,10 +103,6 @@ impl ScrapeMetrics {
             exceeded_bucket_limit: counter(
                 "prometheus_target_scrapes_exceeded_native_histogram_bucket_limit_total",
                 "Total number of scrapes that hit the native histogram bucket limit and were rejected.",
-            ),
-            cache_flush_forced: counter(
-                "prometheus_target_scrapes_cache_flush_forced_total",
-                "How many times a scrape cache was flushed due to getting big while scrapes are failing.",
             ),
             duplicates: counter(
                 "prometheus_target_scrapes_sample_duplicate_timestamp_total",

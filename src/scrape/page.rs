@@ -18,10 +18,15 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::cache::{Cache, Found, Line, Walk, WalkBuffers};
 use super::labels::{LabelError, LabelRules, Resolved};
-use super::scanner::{Entry, ParseError, RawLabels, RawSample, float::parse_float, text};
+use super::scanner::{
+    Entry, ParseError, RawLabels, RawSample, float::parse_float, openmetrics, text,
+};
 
 /// Explicit timestamps may be this far ahead of the clock.
 pub const FUTURE_LIMIT_MS: i64 = 10 * 60 * 1000;
+
+/// Most characters of an exemplar's labels, as OpenMetrics wants it.
+const EXEMPLAR_CHARS: usize = 128;
 
 /// How the samples of a target are read.
 #[derive(Debug)]
@@ -137,6 +142,140 @@ pub fn read_text(
     rows: &mut Rows,
     counts: &mut Counts,
 ) -> Result<(), PageError> {
+    read::<Text>(page, now_ms, rules, cache, appender, rows, counts)
+}
+
+/// Reads a page in OpenMetrics text, otherwise as [`read_text`].
+///
+/// # Errors
+///
+/// As [`read_text`].
+pub fn read_openmetrics(
+    page: &[u8],
+    now_ms: i64,
+    rules: &PageRules,
+    cache: &mut Cache,
+    appender: &mut dyn Appender,
+    rows: &mut Rows,
+    counts: &mut Counts,
+) -> Result<(), PageError> {
+    read::<OpenMetrics>(page, now_ms, rules, cache, appender, rows, counts)
+}
+
+/// What differs between the text formats.
+trait Dialect {
+    /// Where the series text of a line ends, if the line is what it seems.
+    ///
+    /// A wrong guess is harmless: only texts that the exact parser delimited
+    /// get into the cache, and such a text is complete wherever it stands.
+    fn series_end(line: &[u8]) -> usize;
+
+    /// The rest of a line: value, and timestamp if there is one. `None` if it
+    /// is spelled in any but the usual way.
+    fn number(rest: &[u8]) -> Option<(f64, Option<i64>)>;
+
+    /// The exact parser.
+    fn entry<'a>(
+        page: &'a [u8],
+        at: usize,
+        raw: &mut RawLabels,
+    ) -> Result<(Entry<'a>, usize), ParseError>;
+
+    /// Whether this line must be left to the exact parser, known or not.
+    fn is_special(line: &[u8]) -> bool;
+}
+
+struct Text;
+
+impl Dialect for Text {
+    fn series_end(line: &[u8]) -> usize {
+        if line.first() == Some(&b'#') {
+            return line.len();
+        }
+        match memchr::memrchr(b'}', line) {
+            Some(brace) => brace + 1,
+            None => memchr::memchr2(b' ', b'\t', line).unwrap_or(line.len()),
+        }
+    }
+
+    #[inline]
+    fn number(rest: &[u8]) -> Option<(f64, Option<i64>)> {
+        let rest = rest.strip_prefix(b" ")?;
+        let Some(space) = memchr::memchr(b' ', rest) else {
+            return Some((parse_float(rest)?, None));
+        };
+        let timestamp = &rest[space + 1..];
+        if timestamp.is_empty() || timestamp.len() > 18 {
+            return None;
+        }
+        let mut t = 0;
+        for b in timestamp {
+            let digit = b.wrapping_sub(b'0');
+            if digit > 9 {
+                return None;
+            }
+            t = t * 10 + i64::from(digit);
+        }
+        Some((parse_float(&rest[..space])?, Some(t)))
+    }
+
+    fn entry<'a>(
+        page: &'a [u8],
+        at: usize,
+        raw: &mut RawLabels,
+    ) -> Result<(Entry<'a>, usize), ParseError> {
+        text::entry(page, at, raw)
+    }
+
+    fn is_special(_: &[u8]) -> bool {
+        false
+    }
+}
+
+struct OpenMetrics;
+
+impl Dialect for OpenMetrics {
+    fn series_end(line: &[u8]) -> usize {
+        if line.first() == Some(&b'#') {
+            return line.len();
+        }
+        // An exemplar brings braces of its own, behind those of the labels.
+        match memchr::memchr2(b'{', b' ', line) {
+            Some(at) if line[at] == b' ' => at,
+            Some(at) => memchr::memchr(b'}', &line[at..]).map_or(line.len(), |n| at + n + 1),
+            None => line.len(),
+        }
+    }
+
+    #[inline]
+    fn number(rest: &[u8]) -> Option<(f64, Option<i64>)> {
+        let rest = rest.strip_prefix(b" ")?;
+        // A space would not be part of a number: timestamps and exemplars fail here.
+        Some((parse_float(rest)?, None))
+    }
+
+    fn entry<'a>(
+        page: &'a [u8],
+        at: usize,
+        raw: &mut RawLabels,
+    ) -> Result<(Entry<'a>, usize), ParseError> {
+        openmetrics::entry(page, at, raw)
+    }
+
+    fn is_special(line: &[u8]) -> bool {
+        line.is_empty() || line.starts_with(b"# EOF")
+    }
+}
+
+fn read<D: Dialect>(
+    page: &[u8],
+    now_ms: i64,
+    rules: &PageRules,
+    cache: &mut Cache,
+    appender: &mut dyn Appender,
+    rows: &mut Rows,
+    counts: &mut Counts,
+) -> Result<(), PageError> {
     rows.clear();
     let mut raw = std::mem::take(&mut rows.raw);
     let mut buffers = std::mem::take(&mut rows.walk);
@@ -150,7 +289,7 @@ pub fn read_text(
             counts,
             kind: MetricKind::Unknown,
         };
-        match intake.text(page, &mut raw).and_then(|()| intake.end()) {
+        match intake.lines::<D>(page, &mut raw).and_then(|()| intake.end()) {
             Ok(()) => {
                 let Intake { walk, rows, counts, .. } = intake;
                 // A series that got an exposed timestamp went stale, unless it has both.
@@ -186,74 +325,79 @@ struct Intake<'a> {
 }
 
 impl Intake<'_> {
-    fn text(&mut self, page: &[u8], raw: &mut RawLabels) -> Result<(), PageError> {
+    fn lines<D: Dialect>(&mut self, page: &[u8], raw: &mut RawLabels) -> Result<(), PageError> {
         let key = self.rules.hash_key;
         let mut at = 0;
-        while let Some(length) = memchr::memchr(b'\n', &page[at..]) {
+        loop {
+            let length = memchr::memchr(b'\n', &page[at..]).unwrap_or(page.len() - at);
             let line = &page[at..at + length];
-            let end = series_end(line);
+            let end = D::series_end(line);
             let hash = xxh3_64_with_seed(&line[..end], key);
-            if let Some(known) = self.walk.step(hash) {
-                let known = *known;
-                if known.flags == 0
-                    && let Some((value, None)) = number(&line[end..])
-                {
-                    self.counts.scraped += 1;
-                    self.counts.kept += 1;
-                    self.rows.series.push(known.series);
-                    self.rows.values.push(value);
-                    at += length + 1;
+            let known = self.walk.step(hash).copied();
+            if let Some(known) = known
+                && known.flags == 0
+                && let Some((value, None)) = D::number(&line[end..])
+            {
+                self.counts.scraped += 1;
+                self.counts.kept += 1;
+                self.rows.series.push(known.series);
+                self.rows.values.push(value);
+                at += length + 1;
+                // The last line of OpenMetrics is a comment, that of text is empty.
+                if at < page.len() {
                     continue;
                 }
-                at = self.odd(page, at, raw, line, end, Some(known))?;
-            } else {
-                at = self.odd(page, at, raw, line, end, None)?;
+                at = page.len();
             }
-            if at >= page.len() {
-                break;
+            match self.odd::<D>(page, at, raw, known.filter(|_| at < page.len()))? {
+                Some(next) => at = next,
+                None => return Ok(()),
             }
         }
-        Ok(())
     }
 
     /// Any line but a plain sample of a known series at its position. Gives
-    /// the start of the next entry.
+    /// the start of the next entry, `None` at the end of the page.
     #[cold]
-    fn odd(
+    fn odd<D: Dialect>(
         &mut self,
         page: &[u8],
         at: usize,
         raw: &mut RawLabels,
-        line: &[u8],
-        end: usize,
         stepped: Option<Line>,
-    ) -> Result<usize, PageError> {
-        let next = at + line.len() + 1;
-        if line.is_empty() {
-            return Ok(next);
-        }
+    ) -> Result<Option<usize>, PageError> {
+        let length = memchr::memchr(b'\n', &page[at..]).unwrap_or(page.len() - at);
+        let line = &page[at..at + length];
+        let next = (at + length + 1).min(page.len());
+        let end = D::series_end(line);
         let hash = xxh3_64_with_seed(&line[..end], self.rules.hash_key);
-        let found = match stepped {
-            Some(line) if line.flags & Line::DUPLICATE != 0 => Found::Again(line),
-            Some(line) => Found::Known(line),
-            None => self.walk.search(hash),
-        };
+        if line.is_empty() && at < page.len() && !D::is_special(line) {
+            return Ok(Some(next));
+        }
+        let mut found = Found::Nothing;
+        if !D::is_special(line) && !line.is_empty() {
+            found = match stepped {
+                Some(line) if line.flags & Line::DUPLICATE != 0 => Found::Again(line),
+                Some(line) => Found::Known(line),
+                None => self.walk.search(hash),
+            };
+        }
         match found {
             Found::Known(known) if known.flags & Line::COMMENT != 0 => {
                 self.comment(known);
-                return Ok(next);
+                return Ok(Some(next));
             }
             Found::Known(known) | Found::Again(known) => {
-                if let Some((value, timestamp_ms)) = number(&line[end..]) {
+                if let Some((value, timestamp_ms)) = D::number(&line[end..]) {
                     self.known(found, known, value, timestamp_ms);
-                    return Ok(next);
+                    return Ok(Some(next));
                 }
             }
             Found::Nothing => {}
         }
-        let (entry, next) = text::entry(page, at, raw).map_err(PageError::Parse)?;
+        let (entry, next) = D::entry(page, at, raw).map_err(PageError::Parse)?;
         match entry {
-            Entry::End => return Ok(page.len()),
+            Entry::End => return Ok(None),
             Entry::Type(_, kind) => {
                 self.kind = kind;
                 let series = SeriesRef(type_code(kind));
@@ -262,11 +406,9 @@ impl Intake<'_> {
             Entry::Help(..) | Entry::Unit(..) | Entry::Comment => {
                 self.walk.insert(Line { hash, series: NO_TYPE, flags: Line::COMMENT });
             }
-            Entry::Sample(sample) => {
-                self.sample(page, at, raw, &sample, found)?;
-            }
+            Entry::Sample(sample) => self.sample(page, at, raw, &sample, found)?,
         }
-        Ok(next)
+        Ok(Some(next))
     }
 
     /// A sample whose spelling needed the exact parser.
@@ -282,7 +424,8 @@ impl Intake<'_> {
         let found = if found == Found::Nothing { self.walk.search(hash) } else { found };
         match found {
             Found::Known(line) | Found::Again(line) => {
-                self.known(found, line, sample.value, sample.timestamp_ms);
+                let series = self.known(found, line, sample.value, sample.timestamp_ms);
+                self.exemplar(page, raw, series, sample.timestamp_ms);
                 Ok(())
             }
             Found::Nothing => {
@@ -295,12 +438,14 @@ impl Intake<'_> {
                     .filter(|(_, value)| value.is_empty())
                     .map(|(name, _)| String::from_utf8_lossy(&page[name.clone()]).into_owned())
                     .collect();
-                self.new_series(hash, labels, &empty, sample.value, sample.timestamp_ms).map_err(
-                    |e| match e {
+                let series = self
+                    .new_series(hash, labels, &empty, sample.value, sample.timestamp_ms)
+                    .map_err(|e| match e {
                         LabelError::Limit(message) => PageError::LabelLimit(message),
                         LabelError::Invalid(message) => fail(message),
-                    },
-                )
+                    })?;
+                self.exemplar(page, raw, series, sample.timestamp_ms);
+                Ok(())
             }
         }
     }
@@ -311,16 +456,43 @@ impl Intake<'_> {
         }
     }
 
-    fn known(&mut self, found: Found, line: Line, value: f64, timestamp_ms: Option<i64>) {
+    /// Keeps the exemplar of a sample that was kept.
+    fn exemplar(
+        &mut self,
+        page: &[u8],
+        raw: &RawLabels,
+        series: Option<SeriesRef>,
+        timestamp_ms: Option<i64>,
+    ) {
+        let (Some(series), Some(exemplar)) = (series, &raw.exemplar) else { return };
+        let labels = exemplar.labels(page);
+        let chars: usize = labels.iter().map(|(n, v)| n.chars().count() + v.chars().count()).sum();
+        if chars > EXEMPLAR_CHARS {
+            return;
+        }
+        let timestamp_ms = timestamp_ms.filter(|_| self.rules.honor_timestamps);
+        let timestamp_ms = exemplar.timestamp_ms.or(timestamp_ms).unwrap_or(self.now_ms);
+        self.rows
+            .exemplars
+            .push((series, Exemplar { labels, value: exemplar.value, timestamp_ms }));
+    }
+
+    fn known(
+        &mut self,
+        found: Found,
+        line: Line,
+        value: f64,
+        timestamp_ms: Option<i64>,
+    ) -> Option<SeriesRef> {
         self.counts.scraped += 1;
         if line.flags & Line::DROPPED != 0 {
-            return;
+            return None;
         }
         self.counts.kept += 1;
         let timestamp_ms = timestamp_ms.filter(|_| self.rules.honor_timestamps);
         if matches!(found, Found::Again(_)) && timestamp_ms.is_none() {
             self.counts.duplicates += 1;
-            return;
+            return None;
         }
         let untracked = timestamp_ms.is_some() && !self.rules.track_timestamps_staleness;
         if untracked != (line.flags & Line::UNTRACKED != 0) {
@@ -331,6 +503,7 @@ impl Intake<'_> {
             }
         }
         self.push(line.series, value, timestamp_ms);
+        Some(line.series)
     }
 
     fn push(&mut self, series: SeriesRef, value: f64, timestamp_ms: Option<i64>) {
@@ -353,24 +526,24 @@ impl Intake<'_> {
         empty: &[String],
         value: f64,
         timestamp_ms: Option<i64>,
-    ) -> Result<(), LabelError> {
+    ) -> Result<Option<SeriesRef>, LabelError> {
         self.counts.scraped += 1;
         let labels = match self.rules.labels.resolve(labels, empty)? {
             Resolved::Series(labels) => labels,
             Resolved::Dropped => {
                 self.walk.insert(Line { hash, series: NO_TYPE, flags: Line::DROPPED });
-                return Ok(());
+                return Ok(None);
             }
         };
         self.counts.kept += 1;
         if self.over_limit() {
-            return Ok(());
+            return Ok(None);
         }
         let series = match self.appender.series(&labels) {
             Ok(series) => series,
             Err(AppendError::SeriesLimit) => {
                 self.counts.refused += 1;
-                return Ok(());
+                return Ok(None);
             }
             Err(e) => return Err(LabelError::Invalid(format!("{e}: {labels}"))),
         };
@@ -380,7 +553,7 @@ impl Intake<'_> {
         let flags = if untracked { Line::UNTRACKED } else { 0 };
         self.walk.insert(Line { hash, series, flags });
         self.push(series, value, timestamp_ms);
-        Ok(())
+        Ok(Some(series))
     }
 
     /// Whether the samples so far are more than the scrape may have. New
@@ -415,48 +588,6 @@ fn type_code(kind: MetricKind) -> u32 {
 
 const fn type_of(code: u32) -> Option<MetricKind> {
     if (code as usize) < KINDS.len() { Some(KINDS[code as usize]) } else { None }
-}
-
-/// Where the series text of a line ends, if the line is what it seems: behind
-/// the last brace, or at the first white space; a comment is its own text.
-///
-/// A wrong guess is harmless: only texts that the exact parser delimited get
-/// into the cache, and such a text is complete wherever it stands.
-fn series_end(line: &[u8]) -> usize {
-    if line.first() == Some(&b'#') {
-        return line.len();
-    }
-    match memchr::memrchr(b'}', line) {
-        Some(brace) => brace + 1,
-        None => memchr::memchr2(b' ', b'\t', line).unwrap_or(line.len()),
-    }
-}
-
-/// The rest of a line: value, and timestamp if there is one. `None` if it is
-/// spelled in any but the usual way.
-#[inline]
-fn number(rest: &[u8]) -> Option<(f64, Option<i64>)> {
-    let rest = rest.strip_prefix(b" ")?;
-    let Some(space) = memchr::memchr(b' ', rest) else {
-        return Some((plain(rest)?, None));
-    };
-    let timestamp = &rest[space + 1..];
-    if timestamp.is_empty() || timestamp.len() > 18 {
-        return None;
-    }
-    let mut t = 0;
-    for b in timestamp {
-        let digit = b.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        t = t * 10 + i64::from(digit);
-    }
-    Some((plain(&rest[..space])?, Some(t)))
-}
-
-fn plain(text: &[u8]) -> Option<f64> {
-    parse_float(text)
 }
 
 #[cfg(test)]

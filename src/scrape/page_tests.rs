@@ -95,20 +95,28 @@ impl Target {
 
     /// Samples as `labels value time`, sorted; then the stale series.
     fn scrape(&mut self, page: &str) -> (Result<Vec<String>, String>, Vec<String>) {
-        let page = format!("{page}\n");
+        self.scrape_with(&format!("{page}\n"), read_text)
+    }
+
+    fn scrape_with(
+        &mut self,
+        page: &str,
+        read: impl FnOnce(
+            &[u8],
+            i64,
+            &PageRules,
+            &mut Cache,
+            &mut dyn Appender,
+            &mut Rows,
+            &mut Counts,
+        ) -> Result<(), PageError>,
+    ) -> (Result<Vec<String>, String>, Vec<String>) {
         self.counts = Counts::default();
         let inner = self.storage.appender(SourceId(0), SyncClass::Scrape);
         let mut appender = Naming { inner, names: &mut self.names };
         let (rows, counts) = (&mut self.rows, &mut self.counts);
-        let result = read_text(
-            page.as_bytes(),
-            0,
-            &self.rules,
-            &mut self.cache,
-            &mut appender,
-            rows,
-            counts,
-        );
+        let result =
+            read(page.as_bytes(), 0, &self.rules, &mut self.cache, &mut appender, rows, counts);
         if result.is_err() {
             self.cache.fail(&mut rows.stale);
         }
@@ -205,6 +213,31 @@ fn one_series_under_two_spellings_is_not_stale() {
     assert_eq!(samples.map(|s| s.len()), Ok(2));
     let (samples, stale) = target.scrape("a{y=\"2\", x=\"1\"}   1\n{\"a\",x=\"1\n\"} 1\n");
     assert_eq!((samples.map(|s| s.len()), stale.len(), target.counts.added), (Ok(2), 0, 0));
+}
+
+#[test]
+fn openmetrics_pages_are_cached_alike() {
+    let mut target = Target::new(rules());
+    let page =
+        "# TYPE a counter\na_total{x=\"}\"} 1 # {t=\"1\"} 2\na_total 2 1.5\nb{y=\"z\"} 3\n# EOF";
+    for round in 0..3 {
+        let (samples, stale) = target.scrape_with(page, read_openmetrics);
+        let expected = [
+            "{__name__=\"a_total\", instance=\"i\", x=\"}\"} 1.0",
+            "{__name__=\"a_total\", instance=\"i\"} 2.0 1500",
+            "{__name__=\"b\", instance=\"i\", y=\"z\"} 3.0",
+        ];
+        assert_eq!(samples.as_deref(), Ok(&expected.map(str::to_owned)[..]));
+        assert_eq!((stale.len(), target.rows.exemplars.len()), (0, 1));
+        assert_eq!(target.rows.exemplars[0].1.value, 2.0);
+        assert_eq!(target.counts.added, if round == 0 { 3 } else { 0 });
+    }
+    let (error, stale) = target.scrape_with("b{y=\"z\"} 3\n", read_openmetrics);
+    assert_eq!(error, Err("data does not end with # EOF (line 2)".to_owned()));
+    assert_eq!(stale.len(), 2);
+    let (error, _) = target.scrape_with("b{y=\"z\"} 3\n\n# EOF", read_openmetrics);
+    assert!(error.is_err_and(|e| e.contains("(line 2)")));
+    assert!(target.scrape_with("# EOF\n", read_openmetrics).0.is_ok());
 }
 
 fn line() -> impl Strategy<Value = String> {

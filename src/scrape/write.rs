@@ -128,9 +128,9 @@ impl Writer {
             memory.cache.fail(&mut rows.stale);
         }
         if counts.metadata_changed
-            && let Ok((page, _)) = &scraped.page
+            && let Ok((page, format)) = &scraped.page
         {
-            self.note_metadata(target, page, appender.as_mut());
+            self.note_metadata(target, page, *format, appender.as_mut());
         }
         self.count(&counts);
 
@@ -203,7 +203,10 @@ impl Writer {
             Format::Text => {
                 page::read_text(page, timestamp_ms, rules, cache, appender, rows, counts)
             }
-            Format::OpenMetrics | Format::Protobuf => Err(PageError::Unsupported),
+            Format::OpenMetrics => {
+                page::read_openmetrics(page, timestamp_ms, rules, cache, appender, rows, counts)
+            }
+            Format::Protobuf => Err(PageError::Unsupported),
         }
     }
 
@@ -221,9 +224,15 @@ impl Writer {
     }
 
     #[cold]
-    fn note_metadata(&self, target: &Target, page: &[u8], appender: &mut dyn Appender) {
+    fn note_metadata(
+        &self,
+        target: &Target,
+        page: &[u8],
+        format: Format,
+        appender: &mut dyn Appender,
+    ) {
         let before = target.metadata();
-        let now = metadata::of_text(page, &self.interner);
+        let now = metadata::of_text(page, format, &self.interner);
         for family in now.iter() {
             let known = before
                 .binary_search_by(|f| f.family.cmp(&family.family))

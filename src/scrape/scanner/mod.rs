@@ -6,11 +6,12 @@
 //! They borrow from the page and keep nothing.
 
 pub mod float;
+pub mod openmetrics;
 pub mod text;
 
 use std::ops::Range;
 
-use narthex_storage::labels::{LabelsBuilder, METRIC_NAME, write_quoted};
+use narthex_storage::labels::{Labels, LabelsBuilder, METRIC_NAME, write_quoted};
 use narthex_storage::sample::MetricKind;
 
 /// Longest part of a page that a message quotes, in bytes.
@@ -45,12 +46,34 @@ pub struct RawSample {
 }
 
 /// Where name and labels of a sample stand on the page, quotes left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct RawLabels {
     /// The metric name; `None` until it was seen.
     pub name: Option<Range<usize>>,
     /// Names and values in the page's order.
     pub pairs: Vec<(Range<usize>, Range<usize>)>,
+    /// The sample's exemplar.
+    pub exemplar: Option<RawExemplar>,
+}
+
+/// An exemplar as it stands on the page.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RawExemplar {
+    /// Names and values in the page's order.
+    pub pairs: Vec<(Range<usize>, Range<usize>)>,
+    /// The observed value.
+    pub value: f64,
+    /// The exposed timestamp in milliseconds.
+    pub timestamp_ms: Option<i64>,
+}
+
+impl RawExemplar {
+    /// The labels, not unescaped: as Prometheus keeps them.
+    #[must_use]
+    pub fn labels(&self, page: &[u8]) -> Labels {
+        let text = |range: &Range<usize>| String::from_utf8_lossy(&page[range.clone()]);
+        Labels::from_pairs(self.pairs.iter().map(|(n, v)| (text(n), text(v))))
+    }
 }
 
 impl RawLabels {
@@ -58,6 +81,7 @@ impl RawLabels {
     pub fn clear(&mut self) {
         self.name = None;
         self.pairs.clear();
+        self.exemplar = None;
     }
 
     /// Writes the labels to `out`, unescaped. Bounds of histograms and

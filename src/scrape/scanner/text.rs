@@ -196,8 +196,8 @@ const fn is_space(b: u8) -> bool {
 
 fn lex(lexer: &mut Lexer<'_>) -> Token {
     let (page, at) = (lexer.page, lexer.at);
-    lexer.start = at;
     let Some(&c) = page.get(at) else { return Token::Eof };
+    lexer.start = at;
     // The rest of a metadata line is one token, unless it is white space only.
     if lexer.state == State::Meta2 {
         let end = run(page, at, |b| b != b'\n');
