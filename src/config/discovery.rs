@@ -94,6 +94,18 @@ fn static_config(mut section: Section<'_>) -> Result<StaticConfig, ConfigError> 
     Ok(config)
 }
 
+/// Reads a list of target groups in YAML, as discovery files hold them.
+///
+/// # Errors
+///
+/// [`ConfigError`] names the place of the first mistake.
+pub fn parse_target_groups(text: &str, file: &str) -> Result<Vec<StaticConfig>, ConfigError> {
+    let node = super::yaml::parse(text).map_err(|e| ConfigError::new(file, e.at, "", e.message))?;
+    let directory = std::path::Path::new("");
+    let source = super::section::Source { file, directory, warnings: Vec::new().into() };
+    source.root(&node).sections(static_config)
+}
+
 fn refresh_interval(section: &mut Section<'_>, default_s: u64) -> Result<Duration, ConfigError> {
     let given = section.get("refresh_interval", Field::positive_duration)?;
     Ok(given.unwrap_or(Duration::from_secs(default_s)))

@@ -24,6 +24,7 @@ pub mod units;
 pub(crate) mod yaml;
 
 pub use builtin::builtin;
+pub use discovery::parse_target_groups;
 pub use error::ConfigError;
 pub use load::{load, parse};
 pub use relabel::RelabelFieldError;

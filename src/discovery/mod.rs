@@ -4,8 +4,14 @@
 //! before with the same `source`. Consumers see all groups of a pool at once,
 //! through a watch channel whose value is replaced when anything changed.
 
+mod dns;
+mod file;
+mod http;
 pub mod kubernetes;
+mod manager;
+mod metrics;
 pub mod operator;
+mod refresh;
 pub mod targets;
 mod url;
 
@@ -13,6 +19,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::config::StaticConfig;
+
+pub use manager::Discovery;
+pub use metrics::DiscoveryMetrics;
 
 /// Targets that were discovered together and share labels.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -38,3 +47,15 @@ pub fn static_group(index: usize, config: &StaticConfig) -> TargetGroup {
         targets: config.targets.iter().map(target).collect(),
     }
 }
+
+/// The group of an entry of a discovered list, with one label added that says
+/// where it comes from.
+fn listed_group(config: StaticConfig, source: String, label: &str, value: &str) -> TargetGroup {
+    let mut group = static_group(0, &config);
+    group.source = source;
+    group.labels.insert(label.to_owned(), value.to_owned());
+    group
+}
+
+#[cfg(test)]
+mod tests;
