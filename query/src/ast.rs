@@ -325,6 +325,39 @@ impl Expr {
     }
 }
 
+impl Expr {
+    /// The matchers of all selectors in it, in the order they are written.
+    #[must_use]
+    pub fn selectors(&self) -> Vec<Vec<Matcher>> {
+        let mut found = Vec::new();
+        self.collect_selectors(&mut found);
+        found
+    }
+
+    fn collect_selectors(&self, found: &mut Vec<Vec<Matcher>>) {
+        match &self.kind {
+            ExprKind::Number(_) | ExprKind::String(_) => {}
+            ExprKind::Vector(selector) => found.push(selector.matchers.clone()),
+            ExprKind::Matrix(matrix) => found.push(matrix.selector.matchers.clone()),
+            ExprKind::Subquery(subquery) => subquery.expr.collect_selectors(found),
+            ExprKind::Call(call) => {
+                call.args.iter().for_each(|arg| arg.collect_selectors(found));
+            }
+            ExprKind::Aggregate(aggregate) => {
+                if let Some(param) = &aggregate.param {
+                    param.collect_selectors(found);
+                }
+                aggregate.expr.collect_selectors(found);
+            }
+            ExprKind::Binary(binary) => {
+                binary.lhs.collect_selectors(found);
+                binary.rhs.collect_selectors(found);
+            }
+            ExprKind::Unary(_, inner) | ExprKind::Paren(inner) => inner.collect_selectors(found),
+        }
+    }
+}
+
 impl ValueType {
     /// What the documentation and messages call it.
     #[must_use]

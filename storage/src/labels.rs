@@ -293,6 +293,11 @@ impl LabelsBuilder {
         self
     }
 
+    /// Forgets all labels.
+    pub fn clear(&mut self) {
+        self.pairs.clear();
+    }
+
     /// Removes a label.
     pub fn remove(&mut self, name: &str) -> &mut Self {
         self.set(name, "")
