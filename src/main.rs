@@ -10,10 +10,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         Action::Exit(code) => code,
-        Action::Serve(options) => {
-            // The server room is wired in here: `server::run(*options)`.
-            eprintln!("error: serving {:?} is not wired yet", options.config);
-            ExitCode::FAILURE
-        }
+        Action::Serve(options) => narthex::server::run(*options),
     }
 }

@@ -311,6 +311,24 @@ impl Metric for Computed {
     }
 }
 
+/// Values by labels that are worked out when they are asked for.
+struct ComputedFamily {
+    kind: &'static str,
+    compute: Box<dyn Fn() -> Vec<(String, f64)> + Send + Sync>,
+}
+
+impl Metric for ComputedFamily {
+    fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    fn write(&self, name: &str, _labels: &str, out: &mut String) {
+        for (labels, value) in (self.compute)() {
+            write_sample(out, name, "", &labels, "", value);
+        }
+    }
+}
+
 /// All metrics of the process. Cloning shares it.
 #[derive(Clone, Default)]
 pub struct Registry(Arc<RwLock<BTreeMap<&'static str, Entry>>>);
@@ -367,6 +385,23 @@ impl Registry {
         compute: impl Fn() -> f64 + Send + Sync + 'static,
     ) {
         let metric = Box::new(Computed { kind, compute: Box::new(compute) });
+        self.insert(name, Entry { help, metric });
+    }
+
+    /// As [`Registry::computed`], with several values: each with its labels as
+    /// they are written (`a="b"`).
+    ///
+    /// # Panics
+    ///
+    /// If the name is taken.
+    pub fn computed_family(
+        &self,
+        name: &'static str,
+        help: &'static str,
+        kind: &'static str,
+        compute: impl Fn() -> Vec<(String, f64)> + Send + Sync + 'static,
+    ) {
+        let metric = Box::new(ComputedFamily { kind, compute: Box::new(compute) });
         self.insert(name, Entry { help, metric });
     }
 
