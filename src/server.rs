@@ -1,1 +1,0 @@
-//! Who starts whom? Wires the rooms, starts and stops them in order.
