@@ -37,7 +37,8 @@ impl Fixture {
         for host in 0..hosts {
             let instance = format!("host-{host:06}:9100");
             for cpu in 0..8 {
-                for mode in ["idle", "iowait", "irq", "nice", "softirq", "steal", "system", "user"] {
+                for mode in ["idle", "iowait", "irq", "nice", "softirq", "steal", "system", "user"]
+                {
                     let cpu = cpu.to_string();
                     let labels = Labels::from_pairs([
                         ("__name__", "node_cpu_seconds_total"),
@@ -59,7 +60,8 @@ impl Fixture {
                 ("instance", &instance),
                 ("job", "node"),
             ]);
-            series.push((labels, (0..SAMPLES).map(|_| (random() * 400.0).round() / 100.0).collect()));
+            series
+                .push((labels, (0..SAMPLES).map(|_| (random() * 400.0).round() / 100.0).collect()));
         }
         series.sort_by(|a, b| a.0.cmp(&b.0));
         Self(Arc::new(Data { axis, series }))
@@ -83,7 +85,13 @@ impl Querier for Data {
         Ok(self.series[series.0 as usize].0.clone())
     }
 
-    fn read(&self, series: SeriesRef, start: i64, end: i64, out: &mut Column) -> Result<(), ReadError> {
+    fn read(
+        &self,
+        series: SeriesRef,
+        start: i64,
+        end: i64,
+        out: &mut Column,
+    ) -> Result<(), ReadError> {
         let first = self.axis.partition_point(|t| *t < start);
         let last = self.axis.partition_point(|t| *t <= end);
         let range: Range<usize> = first..last;

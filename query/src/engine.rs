@@ -43,6 +43,9 @@ pub struct EngineOptions {
     pub type_and_unit_labels: bool,
     /// `rate` and the like look at start timestamps.
     pub use_start_timestamps: bool,
+    /// Warns that sorting has no effect in range queries, as Prometheus does
+    /// from 3.11 on; 3.5, which answers are compared with, does not.
+    pub warn_sort_in_range: bool,
 }
 
 impl Default for EngineOptions {
@@ -56,6 +59,7 @@ impl Default for EngineOptions {
             delayed_name_removal: false,
             type_and_unit_labels: false,
             use_start_timestamps: false,
+            warn_sort_in_range: false,
         }
     }
 }

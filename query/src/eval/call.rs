@@ -38,10 +38,12 @@ impl Eval<'_> {
             self.release(series);
         }
         if !self.is_instant(frame) {
-            self.notes.warn(
-                call.span,
-                "sort is ineffective for range queries since results are always ordered by labels",
-            );
+            if self.options.warn_sort_in_range {
+                self.notes.warn(
+                    call.span,
+                    "sort is ineffective for range queries since results are always ordered by labels",
+                );
+            }
             let mut batch = batch;
             if matches!(call.function, "sort" | "sort_desc") {
                 batch.iter_mut().for_each(|s| s.histograms.clear());

@@ -15,14 +15,20 @@ pub(super) fn function(name: &str) -> Option<fn(f64) -> f64> {
     })
 }
 
-/// Whole seconds; floats that do not fit become the smallest integer, as Go's
-/// conversion gives on common machines.
+/// Before this second, in seconds since the epoch, Go's dates wrap around.
+const GO_FIRST_SECOND: i128 = -9_223_372_028_741_760_000;
+
+/// Whole seconds. Floats that are no 64-bit integers become the smallest one,
+/// as Go's conversion gives on common machines; Go takes that for 2^63.
 #[allow(clippy::cast_possible_truncation, reason = "checked")]
-fn whole_seconds(time_s: f64) -> i64 {
-    if (-9.3e18..9.2e18).contains(&time_s) { time_s as i64 } else { i64::MIN }
+fn whole_seconds(time_s: f64) -> i128 {
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    let seconds =
+        if (-LIMIT..LIMIT).contains(&time_s) { time_s as i128 } else { i128::from(i64::MIN) };
+    if seconds < GO_FIRST_SECOND { seconds + (1 << 64) } else { seconds }
 }
 
-fn part(time_s: f64, unit: i64, whole: i64) -> i32 {
+fn part(time_s: f64, unit: i128, whole: i128) -> i32 {
     let rest = whole_seconds(time_s).rem_euclid(whole) / unit;
     i32::try_from(rest).expect("less than 60")
 }
@@ -49,12 +55,12 @@ fn date(time_s: f64) -> Date {
     let month_from_march = (5 * from_march + 2) / 153;
     let day = from_march - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let year = year_of_era + era * 400 + i128::from(month <= 2);
     let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
     let february = if leap { 29 } else { 28 };
     let lengths = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let place = usize::try_from(month - 1).expect("months start at 1");
-    let before: i64 = lengths[..place].iter().sum();
+    let before: i128 = lengths[..place].iter().sum();
     Date {
         year: year as f64,
         month: month as f64,
@@ -85,6 +91,17 @@ mod tests {
             prop_assert_eq!(call("hour"), f64::from(then.hour()));
             prop_assert_eq!(call("minute"), f64::from(then.minute()));
         }
+    }
+
+    #[test]
+    fn what_is_no_date_is_the_date_that_go_gives() {
+        for v in [f64::NAN, f64::INFINITY, -1e300] {
+            let call = |name| function(name).expect("known")(v);
+            assert_eq!(call("year"), 292_277_026_596.0);
+            assert_eq!((call("month"), call("day_of_month")), (12.0, 4.0));
+            assert_eq!((call("hour"), call("minute"), call("day_of_week")), (15.0, 30.0, 0.0));
+        }
+        assert_eq!(function("year").expect("known")(9.2e18), 291_536_396_232.0);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub fn script_engine() -> Engine {
         max_samples: MAX_SAMPLES,
         delayed_name_removal: true,
         use_start_timestamps: true,
+        warn_sort_in_range: true,
         ..EngineOptions::default()
     })
 }
