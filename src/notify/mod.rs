@@ -1,10 +1,33 @@
 //! Who must know? Alert queues to Alertmanagers and webhooks.
+//!
+//! [`Manager`] takes alerts from rules without ever blocking them. Each
+//! Alertmanager has a queue of its own, in which the newest state of each
+//! alert wins: an outage, an hour long or more, costs no alert and fills no
+//! memory. Webhooks get grouped notifications as an Alertmanager sends them.
+//!
+//! Invariant: an alert leaves a queue when its receiver has accepted it, or
+//! when the queue is full, which is counted.
+
+mod grouping;
+mod manager;
+mod metrics;
+mod queue;
+mod sender;
+mod target;
+mod webhook;
+mod wire;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
 use narthex_storage::labels::Labels;
 
 use crate::template::escape_query;
+
+pub use manager::{Manager, ManagerOptions, NotifyError};
+pub use metrics::NotifyMetrics;
 
 /// Names and texts; unlike labels, a text may be empty.
 pub type Annotations = BTreeMap<String, String>;

@@ -706,8 +706,9 @@ pub(super) fn time_text(ms: i64) -> String {
     text + " +0000 UTC"
 }
 
-/// `1h2m3.5s`, as Go writes durations.
-pub(super) fn duration_text(ns: i64) -> String {
+/// Nanoseconds as `1h2m3.5s`, as Go writes durations.
+#[must_use]
+pub fn duration_text(ns: i64) -> String {
     let sign = if ns < 0 { "-" } else { "" };
     let magnitude = ns.unsigned_abs();
     let fraction = |part: u64, width: usize| {

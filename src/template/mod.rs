@@ -29,7 +29,7 @@ use narthex_storage::sample;
 use value::{Data, Value};
 
 pub use function::escape_query;
-pub use gofmt::{format_float, quote};
+pub use gofmt::{duration_text as go_duration, format_float, quote};
 
 /// What stands before each text: names that are easier to remember than
 /// fields. Part of the text, so that columns in errors are Prometheus'.
