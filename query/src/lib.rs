@@ -14,5 +14,4 @@ mod plan;
 pub mod print;
 pub mod promqltest;
 pub mod quote;
-mod regex_error;
 pub mod value;

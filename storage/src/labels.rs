@@ -440,16 +440,34 @@ impl fmt::Display for Matcher {
     }
 }
 
-/// Compiles an expression as Prometheus does: `^(?s:...)$`.
+/// Compiles an expression of RE2 as Prometheus does: `^(?s:...)$`.
 ///
 /// # Errors
 ///
-/// [`MatcherError`] if it is not valid or too large.
+/// [`MatcherError`] in Go's words if it is not valid or too large.
 pub fn anchored(expression: &str) -> Result<Regex, MatcherError> {
-    regex::RegexBuilder::new(&format!("^(?s:{expression})$"))
-        .size_limit(REGEX_SIZE_LIMIT)
-        .build()
-        .map_err(|e| MatcherError(e.to_string()))
+    let translated = crate::re2::translate(expression).map_err(|e| MatcherError(e.to_string()))?;
+    compile(&format!("^(?s:{translated})$"), expression)
+}
+
+/// Compiles an expression of RE2 that may match anywhere.
+///
+/// # Errors
+///
+/// As [`anchored`].
+pub fn unanchored(expression: &str) -> Result<Regex, MatcherError> {
+    let translated = crate::re2::translate(expression).map_err(|e| MatcherError(e.to_string()))?;
+    compile(&translated, expression)
+}
+
+fn compile(translated: &str, expression: &str) -> Result<Regex, MatcherError> {
+    regex::RegexBuilder::new(translated).size_limit(REGEX_SIZE_LIMIT).build().map_err(|e| {
+        let what = match e {
+            regex::Error::CompiledTooBig(_) => "expression too large".to_owned(),
+            e => e.to_string().lines().last().unwrap_or_default().to_owned(),
+        };
+        MatcherError(format!("error parsing regexp: {what}: `{expression}`"))
+    })
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod head;
 pub mod histogram;
 mod index;
 pub mod labels;
+pub mod re2;
 pub mod read;
 pub mod sample;
 mod series;

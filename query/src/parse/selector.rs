@@ -80,9 +80,9 @@ impl Parser<'_> {
         self.next()?;
         let value = self.or("label matching", "string", |p| p.expect(Kind::String))?;
         let text = self.string_value(value)?;
-        Matcher::new(op, label, text.as_str()).map_err(|error| {
+        Matcher::new(op, label, text).map_err(|error| {
             let span = merge(span_of(name), span_of(value));
-            self.told(crate::regex_error::message(&text, &error.to_string()), span)
+            self.told(error.to_string(), span)
         })
     }
 

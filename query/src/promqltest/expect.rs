@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use narthex_storage::labels::Labels;
+use narthex_storage::labels::{self, Labels};
 
 use crate::duration;
 use crate::lex::unquote;
@@ -74,7 +74,7 @@ impl Text {
     }
 
     fn matching(pattern: &str) -> Result<Self, String> {
-        Regex::new(pattern).map(Self::Matching).map_err(|e| format!("invalid regexp: {e}"))
+        labels::unanchored(pattern).map(Self::Matching).map_err(|e| e.to_string())
     }
 }
 
