@@ -312,3 +312,41 @@ proptest! {
         }
     }
 }
+
+/// Chunks as written by hand from docs/format-chunks.md: a change of the format
+/// needs other tags, not other meanings.
+#[test]
+fn known_bytes_keep_their_meaning() {
+    let known: [(&[f64], &[u8]); 7] = [
+        (&[3.0, 5.0, 7.0, 12.0, 14.0, 16.0], &[0x25, 0x06, 0x04, 0x00, 0xe3]),
+        (&[0.01, 0.02, 0.05, 0.06, 0.08, 0.1], &[0x41, 0x02, 0x02, 0x04, 0x00, 0xd2, 0x01]),
+        (&[1.0, stale_nan()], &[0x81, 0x01, 0x08, 0x01]),
+        (&[1.5; 4], &[0x09, 0x27, 0x0f]),
+        (
+            &[3e9, 3e9, 3e9, 4e9],
+            &[0x2c, 0x80, 0x94, 0xeb, 0xdc, 3, 0x80, 0xf8, 0x82, 0xad, 0x16, 0x00, 0x17],
+        ),
+        (
+            &[1e300, -1.0],
+            &[0x78, 0x9c, 0x75, 0x00, 0x88, 0x3c, 0xe4, 0x37, 0x7e, 0, 0, 0, 0, 0, 0, 0xf0, 0xbf],
+        ),
+        // 1 + 0.1 + 0.1 + 0.1, with a correction of one float at the end.
+        (
+            &[1.0, 1.1, 1.2000000000000002, 1.3000000000000005],
+            &[0x63, 1, 0x01, 1, 0x02, 0x00, 0x00, 0xff, 1, 2, 0x02],
+        ),
+    ];
+    for (values, bytes) in &known[..6] {
+        let mut chunk = vec![];
+        encode(values, None, &mut chunk);
+        assert_eq!(chunk, *bytes, "{values:?}");
+    }
+    for (values, bytes) in known {
+        let mut back = vec![];
+        assert_eq!(decode(bytes, values.len(), None, &mut back), Ok(bytes.len()), "{values:?}");
+        assert_eq!(bits(&back), bits(values));
+    }
+    let mut back = vec![];
+    assert_eq!(decode(&[0x33, 0x02], 3, Some(&[1.0, 2.0, 9.0]), &mut back), Ok(2));
+    assert_eq!(back, [2.0, 3.0, 10.0]);
+}
