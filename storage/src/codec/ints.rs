@@ -18,7 +18,7 @@
 //! signed    order 0: the middle or smallest value; else the first value
 //! signed    order 2: the first difference, over the divisor
 //! signed    order 1 and 2: the middle or smallest difference, over the divisor
-//! per block of 256 residuals (the last has what is left):
+//! per block of 512 residuals (the last has what is left):
 //!   byte    code, see `prefix`
 //!   ...     its values, filled up to a byte
 //! ```
@@ -38,7 +38,7 @@ const DIVISOR: u8 = 0x08;
 pub(super) const MODES: u8 = 0x10;
 
 /// Residuals per block: enough to pay for the header of a code.
-const BLOCK: usize = 256;
+const BLOCK: usize = 512;
 
 /// Space that encoding needs, kept between chunks.
 #[derive(Debug, Default)]

@@ -211,6 +211,24 @@ pub fn decode_chunk(
     decode_parts(bytes, count, sibling, out).inspect_err(|_| out.truncate(start))
 }
 
+/// Whether the chunk at the start of `bytes` can only be decoded with its sibling.
+/// Looks at one byte.
+#[must_use]
+pub fn needs_sibling(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|tag| numbers::needs_sibling(tag & !tag::MARKS))
+}
+
+/// Whether the chunk at the start of `bytes` holds varying integers without marks.
+/// Looks at one byte.
+///
+/// The nearest such column to the left is the best sibling to offer: constants
+/// teach nothing, and between the last bucket of a histogram and its count
+/// stands a sum of real floats.
+#[must_use]
+pub fn suits_as_sibling(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|tag| numbers::holds_integers(*tag))
+}
+
 fn decode_parts(
     bytes: &[u8],
     count: usize,

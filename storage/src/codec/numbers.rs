@@ -90,6 +90,16 @@ fn encode_form(form: Form, sibling: Option<&[f64]>, scratch: &mut Scratch, out: 
     out[tag_at] = tag | ints::encode(mantissas, space, out);
 }
 
+/// Whether a chunk with this tag, without marks, needs a sibling.
+pub(super) const fn needs_sibling(tag: u8) -> bool {
+    tag >= INTEGERS && tag < STEPS && tag & SIBLING != 0
+}
+
+/// Whether a chunk with this tag holds integers.
+pub(super) const fn holds_integers(tag: u8) -> bool {
+    tag >= INTEGERS && tag < INTEGERS + FORM
+}
+
 /// Fills `out`, not empty, with the values of a chunk; says whether all are
 /// integers of at most 2^53.
 pub(super) fn decode(

@@ -142,6 +142,13 @@ fn a_bucket_is_small_beside_its_neighbour() {
     assert!(chunk.len() < 40, "{}", chunk.len());
     assert_eq!(check(&bucket, Some(&bucket)).len(), 2);
     assert_eq!(decode(&chunk, 120, None, &mut vec![]), Err(CodecError::NoSibling));
+    assert!(needs_sibling(&chunk) && suits_as_sibling(&chunk));
+    let alone = check(&bucket, None);
+    assert!(!needs_sibling(&alone) && suits_as_sibling(&alone));
+    let halves: Vec<f64> = bucket.iter().map(|b| b + 0.5).collect();
+    for other in [check(&[1.0; 9], None), check(&halves, None), vec![tag::RAW], vec![]] {
+        assert!(!needs_sibling(&other) && !suits_as_sibling(&other));
+    }
 }
 
 #[test]
