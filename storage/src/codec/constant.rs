@@ -32,7 +32,7 @@ pub(super) fn encode(value: f64, out: &mut Vec<u8>) {
         _ => {}
     }
     let bits_len = 8 - bits.trailing_zeros() as usize / 8;
-    if value >= 0.0 && value <= MAX_INTEGRAL && value.fract() == 0.0 && bits >> 63 == 0 {
+    if (0.0..=MAX_INTEGRAL).contains(&value) && value.fract() == 0.0 && bits >> 63 == 0 {
         let integer = value as u64;
         let len = byte_len(integer);
         if len <= bits_len {
