@@ -84,6 +84,10 @@ pub struct Api {
     pub config: watch::Receiver<Arc<Config>>,
     /// Targets and their states.
     pub scrape: Arc<crate::scrape::Manager>,
+    /// Rule groups and alerts.
+    pub rules: Arc<crate::rules::Manager>,
+    /// Alertmanagers.
+    pub notifier: Arc<crate::notify::Manager>,
     /// Own metrics.
     pub registry: Registry,
     /// Metrics of this room.

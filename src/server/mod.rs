@@ -25,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::reload::Reloader;
+use self::reload::{Reloader, Rooms};
 use self::web_config::WebConfigSource;
 use crate::api::{Api, ApiMetrics, Clock, ReloadRequest};
 use crate::cli::{ConfigSource, Options};
@@ -70,6 +70,9 @@ pub enum StartError {
     /// The storage cannot be opened.
     #[error("{0}")]
     Storage(#[from] narthex_storage::db::OpenError),
+    /// The state of alerts cannot be kept.
+    #[error("the state of alerts: {0}")]
+    RuleState(#[source] std::io::Error),
     /// A flag asks for what this binary does not have.
     #[error("{0}")]
     Flag(String),
@@ -125,15 +128,38 @@ async fn serve(options: Options) -> Result<(), StartError> {
         },
     ));
 
+    let notifier = Arc::new(crate::notify::Manager::new(
+        &registry,
+        crate::notify::ManagerOptions {
+            queue_capacity: options.notify.queue_capacity,
+            drain: options.notify.drain_on_shutdown,
+            external_url: options.web.external_url.clone(),
+        },
+    ));
+    let rules = crate::rules::Manager::new(
+        Arc::clone(&queryable),
+        Arc::clone(&appendable),
+        Arc::clone(&engine),
+        Arc::clone(&notifier) as _,
+        &registry,
+        rule_options(&options, parse_options),
+    );
+    let rules = Arc::new(rules.map_err(StartError::RuleState)?);
+
     let stop = CancellationToken::new();
     let (reload_sender, reload_requests) = mpsc::channel::<ReloadRequest>(4);
     let (config_sender, config_receiver) = watch::channel(Arc::new(config));
+    let rooms = Rooms {
+        scrape: Arc::clone(&scrape),
+        rules: Arc::clone(&rules),
+        notifier: Arc::clone(&notifier),
+    };
     let reloader = Reloader::new(
         Arc::clone(&options),
         config_sender,
         &registry,
         clock.clone(),
-        Arc::clone(&scrape),
+        rooms,
         stop.clone(),
     );
     let api = Arc::new(Api {
@@ -147,6 +173,8 @@ async fn serve(options: Options) -> Result<(), StartError> {
         options: Arc::clone(&options),
         config: config_receiver,
         scrape: Arc::clone(&scrape),
+        rules: Arc::clone(&rules),
+        notifier: Arc::clone(&notifier),
         metrics: ApiMetrics::register(&registry),
         registry,
         reload_state: reloader.state(),
@@ -155,7 +183,7 @@ async fn serve(options: Options) -> Result<(), StartError> {
         clock,
         started_ms,
     });
-    reloader.apply_first();
+    reloader.apply_first().await?;
     tell_address(&listeners, &options, &web);
     let web_server = tokio::spawn(listen::serve(
         listeners,
@@ -170,6 +198,8 @@ async fn serve(options: Options) -> Result<(), StartError> {
         tracing::error!(%error, "web server ended");
     }
     scrape.stop().await;
+    rules.stop().await;
+    notifier.stop().await;
     let closed = tokio::task::spawn_blocking(move || db.close()).await;
     match closed {
         Ok(Ok(())) => tracing::info!("stopped; everything is on disk"),
@@ -298,6 +328,20 @@ fn parse_options(options: &Options) -> ParseOptions {
         duration_expressions: options.features.experimental_functions,
         extended_range_selectors: options.features.extended_range_selectors,
         fill_modifiers: options.features.binop_fill_modifiers,
+    }
+}
+
+fn rule_options(options: &Options, parse: ParseOptions) -> crate::rules::ManagerOptions {
+    let concurrent = options.features.concurrent_rule_eval;
+    crate::rules::ManagerOptions {
+        external_url: options.web.external_url.clone(),
+        resend_delay: options.rules.resend_delay,
+        outage_tolerance: options.rules.for_outage_tolerance,
+        for_grace: options.rules.for_grace_period,
+        concurrent_evaluations: concurrent.then_some(options.rules.max_concurrent_evals),
+        parse,
+        data: Some(options.storage.path.clone()),
+        ..crate::rules::ManagerOptions::default()
     }
 }
 

@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::StartError;
 use crate::api::{Clock, ReloadState};
 use crate::cli::{ConfigSource, Options};
 use crate::config::{self, Config, GlobalConfig};
 use crate::discovery::Discovery;
 use crate::metrics::{Gauge, Registry};
-use crate::scrape;
+use crate::{notify, rules, scrape};
 
 /// Where a node exporter listens by default.
 const NODE_EXPORTER: &str = "localhost:9100";
@@ -24,6 +25,16 @@ const KNOCK_TIMEOUT: Duration = Duration::from_millis(300);
 /// How often to look when nothing is to be looked for.
 const NEVER: Duration = Duration::from_secs(3600);
 
+/// Who takes over a configuration.
+pub struct Rooms {
+    /// Targets.
+    pub scrape: Arc<scrape::Manager>,
+    /// Rules.
+    pub rules: Arc<rules::Manager>,
+    /// Alertmanagers.
+    pub notifier: Arc<notify::Manager>,
+}
+
 /// Puts configurations in force, one at a time.
 pub struct Reloader {
     options: Arc<Options>,
@@ -32,7 +43,7 @@ pub struct Reloader {
     success: Gauge,
     success_time: Gauge,
     clock: Clock,
-    scrape: Arc<scrape::Manager>,
+    rooms: Rooms,
     discovery: Discovery,
     seen: Mutex<Vec<Option<SystemTime>>>,
 }
@@ -45,7 +56,7 @@ impl Reloader {
         config: watch::Sender<Arc<Config>>,
         registry: &Registry,
         clock: Clock,
-        scrape: Arc<scrape::Manager>,
+        rooms: Rooms,
         stop: CancellationToken,
     ) -> Self {
         let seen = Mutex::new(stamps(&options, &config.borrow()));
@@ -59,7 +70,7 @@ impl Reloader {
         );
         let state = watch::Sender::new(ReloadState { success: false, time_ms: 0 });
         let discovery = Discovery::new(registry, stop);
-        Self { options, config, state, success, success_time, clock, scrape, discovery, seen }
+        Self { options, config, state, success, success_time, clock, rooms, discovery, seen }
     }
 
     /// Follows the outcome of reloads.
@@ -68,11 +79,13 @@ impl Reloader {
     }
 
     /// Puts the configuration of the start in force.
-    pub fn apply_first(&self) {
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Config`]: a start is refused where a reload would be.
+    pub async fn apply_first(&self) -> Result<(), StartError> {
         let config = Arc::clone(&self.config.borrow());
-        if let Err(reason) = self.apply(&config) {
-            tracing::error!(reason, "part of the configuration is not in force");
-        }
+        self.apply(&config).await.map_err(StartError::Config)
     }
 
     /// Reads the configuration and puts it in force.
@@ -85,11 +98,10 @@ impl Reloader {
             ConfigSource::File(_) => load(&self.options),
             ConfigSource::Builtin => Ok(builtin(&self.options).await),
         };
-        let outcome = loaded.and_then(|config| {
-            let config = Arc::new(config);
-            self.config.send_replace(Arc::clone(&config));
-            self.apply(&config)
-        });
+        let outcome = match loaded {
+            Ok(config) => self.replace(Arc::new(config)).await,
+            Err(reason) => Err(reason),
+        };
         match &outcome {
             Ok(()) => tracing::info!("configuration reloaded"),
             Err(reason) => {
@@ -102,11 +114,37 @@ impl Reloader {
         outcome
     }
 
-    fn apply(&self, config: &Config) -> Result<(), String> {
+    /// Puts a configuration in force; if part of it cannot be, the one before
+    /// is put back.
+    async fn replace(&self, config: Arc<Config>) -> Result<(), String> {
+        let before = Arc::clone(&self.config.borrow());
+        match self.apply(&config).await {
+            Ok(()) => {
+                self.config.send_replace(config);
+                Ok(())
+            }
+            Err(reason) => {
+                if let Err(error) = self.apply(&before).await {
+                    tracing::error!(error, "the configuration before is not in force as a whole");
+                }
+                Err(reason)
+            }
+        }
+    }
+
+    async fn apply(&self, config: &Config) -> Result<(), String> {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
-        self.scrape
+        // Rules first: of all parts they are most often wrong, and a wrong
+        // one changes nothing.
+        let Rooms { scrape, rules, notifier } = &self.rooms;
+        rules.apply(config).await.map_err(|e| e.to_string())?;
+        let alertmanagers = |i: usize, config: &config::AlertmanagerConfig| {
+            self.discovery.follow_as("notify", &format!("config-{i}"), &config.discovery)
+        };
+        notifier.apply(config, alertmanagers).await.map_err(|e| e.to_string())?;
+        scrape
             .apply(config, |scrape| self.discovery.follow(&scrape.job_name, &scrape.discovery))
             .map_err(|e| e.to_string())?;
         let now_ms = self.clock.now_ms();
