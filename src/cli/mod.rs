@@ -5,11 +5,13 @@
 //! [`GROUPS`] under the word that stands before it.
 
 mod check_config;
+mod check_rules;
 pub mod features;
 pub mod flags;
 pub mod options;
 mod promql_format;
 mod test_promql;
+mod test_rules;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -31,9 +33,13 @@ pub struct Subcommand {
 
 /// The words before subcommands, with help.
 const GROUPS: &[(&str, &str, &[Subcommand])] = &[
-    ("check", "Check files before they are used", &[check_config::SUBCOMMAND]),
+    (
+        "check",
+        "Check files before they are used",
+        &[check_config::SUBCOMMAND, check_rules::SUBCOMMAND],
+    ),
     ("promql", "Work with queries", &[promql_format::SUBCOMMAND]),
-    ("test", "Run tests written down in files", &[test_promql::SUBCOMMAND]),
+    ("test", "Run tests written down in files", &[test_promql::SUBCOMMAND, test_rules::SUBCOMMAND]),
 ];
 
 /// What to do.
