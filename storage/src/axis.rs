@@ -61,7 +61,6 @@ impl Layout {
     }
 
     /// The series of each column, in order of the columns.
-    #[cfg(test)]
     pub(crate) fn ids(&self) -> Vec<u32> {
         let mut ids = vec![0; self.len()];
         for run in &self.runs {

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use super::day_of;
-use super::file::DayFile;
+use super::file::{DayFile, MERGED_EXTENSION};
+use super::stripe::{Encoded, PREFIX_BYTES};
 use crate::axis::Layout;
 
 /// All sealed stripes.
@@ -52,14 +53,29 @@ pub(crate) struct Stripe {
 }
 
 impl Stripe {
+    /// What the catalog says of a stripe that was written at `offset`.
+    pub(crate) fn of(encoded: &Encoded, id: u64, file: Arc<DayFile>, offset: u64) -> Self {
+        let payload = encoded.bytes.len() - PREFIX_BYTES;
+        Self {
+            id,
+            file,
+            offset,
+            header_bytes: encoded.header_bytes,
+            payload_bytes: payload as u32 - encoded.header_bytes,
+            min_ms: encoded.times.first().copied().unwrap_or(i64::MAX),
+            max_ms: encoded.times.last().copied().unwrap_or(i64::MIN),
+            samples: u32::try_from(encoded.samples).unwrap_or(u32::MAX),
+        }
+    }
+
     /// Where the payload starts in the file.
     pub(crate) const fn payload_offset(&self) -> u64 {
-        self.offset + super::stripe::PREFIX_BYTES as u64 + self.header_bytes as u64
+        self.offset + PREFIX_BYTES as u64 + self.header_bytes as u64
     }
 
     /// Bytes in the file.
     pub(crate) const fn bytes(&self) -> u64 {
-        super::stripe::PREFIX_BYTES as u64 + self.header_bytes as u64 + self.payload_bytes as u64
+        PREFIX_BYTES as u64 + self.header_bytes as u64 + self.payload_bytes as u64
     }
 }
 
@@ -81,6 +97,11 @@ impl Catalog {
     /// Whether a stripe is there.
     pub(crate) fn stripes(&self) -> impl Iterator<Item = &Stripe> {
         self.days.iter().flat_map(|d| d.layouts.iter().flat_map(|l| &l.stripes))
+    }
+
+    /// The files that stripes are in, each once.
+    pub(crate) fn files(&self) -> Vec<Arc<DayFile>> {
+        self.days.iter().flat_map(|d| d.files()).collect()
     }
 
     /// Takes a stripe out; what it was.
@@ -156,6 +177,23 @@ impl Day {
         let min_ms = self.layouts.iter().map(|l| l.min_ms).min()?;
         let max_ms = self.layouts.iter().map(|l| l.max_ms).max()?;
         Some((min_ms, max_ms))
+    }
+
+    /// The files that stripes are in, each once.
+    pub(crate) fn files(&self) -> Vec<Arc<DayFile>> {
+        let mut files: Vec<Arc<DayFile>> = Vec::new();
+        for stripe in self.layouts.iter().flat_map(|l| &l.stripes) {
+            if files.iter().all(|f| f.number != stripe.file.number) {
+                files.push(Arc::clone(&stripe.file));
+            }
+        }
+        files
+    }
+
+    /// Whether all stripes are in one file that a merge wrote.
+    pub(crate) fn is_merged(&self) -> bool {
+        let files = self.files();
+        files.len() == 1 && files[0].name.ends_with(MERGED_EXTENSION)
     }
 
     /// Stripes and their number.

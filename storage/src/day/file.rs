@@ -19,6 +19,9 @@ use crate::engine::fs::{File, FileSystem, OpenMode};
 const FILE_HEADER: [u8; 8] = *b"NXDY\x01\0\0\0";
 /// Ending of the names of day files.
 pub(crate) const EXTENSION: &str = "stripes";
+/// Ending of the names of files that a merge wrote; they supersede all files
+/// of their directory with smaller numbers.
+pub(crate) const MERGED_EXTENSION: &str = "merged";
 
 /// An open day file.
 #[derive(Debug)]
@@ -55,11 +58,40 @@ impl DayFile {
         directory: &str,
         number: u64,
     ) -> io::Result<Self> {
-        let name = format!("{directory}/{number:08}.{EXTENSION}");
+        Self::create_named(fs, root, directory, number, EXTENSION)
+    }
+
+    /// Makes a new file whose name ends so.
+    pub(crate) fn create_named(
+        fs: &dyn FileSystem,
+        root: &std::path::Path,
+        directory: &str,
+        number: u64,
+        extension: &str,
+    ) -> io::Result<Self> {
+        let name = format!("{directory}/{number:08}.{extension}");
         fs.create_dir_all(&root.join(directory))?;
         let file = fs.open(&root.join(&name), OpenMode::Create)?;
         file.append(&FILE_HEADER)?;
         Ok(Self { number, name, file })
+    }
+
+    /// Gives the file the name that ends so.
+    pub(crate) fn rename(
+        self,
+        fs: &dyn FileSystem,
+        root: &std::path::Path,
+        extension: &str,
+    ) -> io::Result<Self> {
+        let stem = self.name.rsplit_once('.').map_or(self.name.as_str(), |(stem, _)| stem);
+        let name = format!("{stem}.{extension}");
+        fs.rename(&root.join(&self.name), &root.join(&name))?;
+        Ok(Self { name, ..self })
+    }
+
+    /// The same file once more.
+    pub(crate) fn same(&self) -> Self {
+        Self { number: self.number, name: self.name.clone(), file: Arc::clone(&self.file) }
     }
 
     /// Opens a file that is there.

@@ -71,11 +71,21 @@ pub(crate) struct Samples {
 }
 
 impl Samples {
-    fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.rows.clear();
         self.floats.clear();
         self.histograms.clear();
         self.starts_ms.clear();
+    }
+
+    /// Notes the start timestamp of the sample whose row is pushed next.
+    pub(crate) fn push_start(&mut self, start_ms: i64) {
+        if start_ms != 0 && self.starts_ms.is_empty() {
+            self.starts_ms.resize(self.rows.len(), 0);
+        }
+        if start_ms != 0 || !self.starts_ms.is_empty() {
+            self.starts_ms.push(start_ms);
+        }
     }
 }
 
@@ -294,13 +304,7 @@ pub(crate) fn encode_rows(
                 } else {
                     continue;
                 }
-                let start_ms = row.start_ms(column);
-                if start_ms != 0 && samples.starts_ms.is_empty() {
-                    samples.starts_ms.resize(samples.rows.len(), 0);
-                }
-                if start_ms != 0 || !samples.starts_ms.is_empty() {
-                    samples.starts_ms.push(start_ms);
-                }
+                samples.push_start(row.start_ms(column));
                 samples.rows.push(i as u32);
             }
         }

@@ -39,6 +39,8 @@ pub(super) struct DbAppender {
     rows: Vec<PendingRow>,
     exemplars: Vec<(u32, Exemplar)>,
     metadata: Vec<(String, Metadata)>,
+    /// The series that is probably asked for next.
+    hint: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +66,7 @@ impl DbAppender {
             rows: Vec::new(),
             exemplars: Vec::new(),
             metadata: Vec::new(),
+            hint: u32::MAX,
         }
     }
 
@@ -170,9 +173,12 @@ fn slice_of<T: Clone>(entries: &[(u32, T)], row: &PendingRow, out: &mut Vec<(u32
 
 impl Appender for DbAppender {
     fn series(&mut self, labels: &Labels) -> Result<SeriesRef, AppendError> {
-        if let Some(id) =
-            self.inner.series.read().unwrap_or_else(PoisonError::into_inner).find(labels)
-        {
+        let found = {
+            let table = self.inner.series.read().unwrap_or_else(PoisonError::into_inner);
+            table.find_near(labels, self.hint)
+        };
+        if let Some(id) = found {
+            self.hint = id.wrapping_add(1);
             return Ok(SeriesRef(id));
         }
         if labels.is_empty() || labels.as_bytes().len() > MAX_LABELS_BYTES {
@@ -213,18 +219,18 @@ impl Appender for DbAppender {
             }
         } else {
             let write = lock(&self.inner.write);
-            for (i, (s, value)) in series.iter().zip(values).enumerate() {
-                if s.0 >= known {
-                    refused.push((i, AppendError::UnknownSeries));
-                } else if let Err(e) = write.writer.check(
-                    s.0,
-                    timestamp_ms,
-                    Some(*value),
-                    &self.bounds,
-                    &write.catalog,
-                ) {
-                    refused.push((i, e));
-                }
+            let samples = series.iter().zip(values).map(|(s, v)| (s.0, *v));
+            let (bounds, catalog) = (&self.bounds, &write.catalog);
+            write.writer.check_row(timestamp_ms, samples, bounds, catalog, |i, e| {
+                refused.push((i, e));
+            });
+            if series.iter().any(|s| s.0 >= known) {
+                let mut others = refused.split_off(refused_before);
+                others.retain(|(i, _)| series[*i].0 < known);
+                refused.append(&mut others);
+                let unknown = series.iter().enumerate().filter(|(_, s)| s.0 >= known);
+                refused.extend(unknown.map(|(i, _)| (i, AppendError::UnknownSeries)));
+                refused[refused_before..].sort_unstable_by_key(|(i, _)| *i);
             }
         }
         let bad = &refused[refused_before..];
@@ -311,7 +317,7 @@ impl Appender for DbAppender {
         if inner.is_closed.load(Ordering::SeqCst) {
             return Err(CommitError::Closed);
         }
-        inner.write_new_series(write).map_err(|e| inner.failed(e))?;
+        inner.write_new_series(write, self.bounds.now_ms).map_err(|e| inner.failed(e))?;
         write.commit += 1;
         write.writer.begin(write.commit, write.wal.segment());
         wal::begin(&mut write.record);
@@ -366,11 +372,11 @@ impl Inner {
         }
     }
 
-    fn write_new_series(&self, write: &mut WriteSide) -> std::io::Result<()> {
+    fn write_new_series(&self, write: &mut WriteSide, now_ms: i64) -> std::io::Result<()> {
         let table = self.series.read().unwrap_or_else(PoisonError::into_inner);
         write.series_file.append_new(&table)?;
         drop(table);
-        if write.wal.is_full() {
+        if write.wal.is_full(now_ms) {
             write.wal.rotate()?;
         }
         Ok(())

@@ -24,20 +24,23 @@ use crate::head::open::OpenStripe;
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks from one look at idle axes, retention and memory to the next.
 const SLOW_TICKS: u32 = 10;
+/// What was not read for this time leaves the caches.
+const AGE_MS: i64 = 120_000;
 /// A day file longer than this is closed.
 const DAY_FILE_BYTES: u64 = 1 << 30;
 
 /// The files that stripes are appended to, by day.
 #[derive(Debug)]
 pub(super) struct DayFiles {
-    open: HashMap<i64, DayWriter>,
-    next_file: u64,
+    pub(super) open: HashMap<i64, DayWriter>,
+    pub(super) next_file: u64,
     last_slow_ms: Option<i64>,
+    last_age_ms: Option<i64>,
 }
 
 #[derive(Debug)]
-struct DayWriter {
-    file: Arc<DayFile>,
+pub(super) struct DayWriter {
+    pub(super) file: Arc<DayFile>,
     len: u64,
     is_dirty: bool,
     is_torn: bool,
@@ -45,7 +48,7 @@ struct DayWriter {
 
 impl DayFiles {
     pub(super) fn new(next_file: u64) -> Self {
-        Self { open: HashMap::new(), next_file, last_slow_ms: None }
+        Self { open: HashMap::new(), next_file, last_slow_ms: None, last_age_ms: None }
     }
 }
 
@@ -89,6 +92,7 @@ impl Inner {
                 }
             }
         };
+        self.index_new_series();
         let is_slow = {
             let mut files = lock(&self.day_files);
             let interval = i64::from(SLOW_TICKS) * TICK.as_millis() as i64;
@@ -114,9 +118,26 @@ impl Inner {
             note(self.cut_log());
             note(self.enforce_retention(now_ms));
             note(self.save_metadata());
-            self.account();
+            if self.options.merge_days {
+                note(self.merge_closed_day(now_ms));
+            }
+            self.account(now_ms);
         }
         first
+    }
+
+    /// Brings the index up to date, some series at a time, so that neither new
+    /// series nor the first query wait for it.
+    fn index_new_series(&self) {
+        const BATCH: u32 = 8192;
+        loop {
+            let table = self.series.read().unwrap_or_else(PoisonError::into_inner);
+            let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
+            if !index.is_behind(&table) || self.is_closed.load(Ordering::Relaxed) {
+                return;
+            }
+            index.catch_up(&table, BATCH);
+        }
     }
 
     /// Writes all full stripes into the days.
@@ -153,11 +174,7 @@ impl Inner {
     }
 
     fn write_stripe(&self, files: &mut DayFiles, id: u64, encoded: &Encoded) -> io::Result<Stripe> {
-        let (min_ms, max_ms) = match encoded.times.as_slice() {
-            [first, .., last] => (*first, *last),
-            [one] => (*one, *one),
-            [] => unreachable!("BUG: a stripe without rows has no columns"),
-        };
+        let min_ms = encoded.times.first().copied().unwrap_or(0);
         let writer = self.day_writer(files, day_of(min_ms))?;
         if writer.is_torn {
             writer.file.file().truncate(writer.len)?;
@@ -170,17 +187,7 @@ impl Inner {
         let offset = writer.len;
         writer.len += encoded.bytes.len() as u64;
         writer.is_dirty = true;
-        let payload = encoded.bytes.len() - crate::day::stripe::PREFIX_BYTES;
-        Ok(Stripe {
-            id,
-            file: Arc::clone(&writer.file),
-            offset,
-            header_bytes: encoded.header_bytes,
-            payload_bytes: payload as u32 - encoded.header_bytes,
-            min_ms,
-            max_ms,
-            samples: u32::try_from(encoded.samples).unwrap_or(u32::MAX),
-        })
+        Ok(Stripe::of(encoded, id, Arc::clone(&writer.file), offset))
     }
 
     fn day_writer<'a>(&self, files: &'a mut DayFiles, day: i64) -> io::Result<&'a mut DayWriter> {
@@ -325,6 +332,15 @@ impl Inner {
             write.writer.is_view_stale = true;
             self.publish(&mut write);
         }
+        {
+            let oldest = lock(&self.write).catalog.days.first().map(|d| d.day * DAY_MS);
+            let mut current = self.tombstones.write().unwrap_or_else(PoisonError::into_inner);
+            let mut next = (**current).clone();
+            if oldest.is_some_and(|oldest| next.forget_before(oldest)) {
+                next.save(&*self.options.file_system, &self.options.path)?;
+                *current = Arc::new(next);
+            }
+        }
         let mut files = lock(&self.day_files);
         let fs = &*self.options.file_system;
         for day in expired {
@@ -335,19 +351,25 @@ impl Inner {
     }
 
     /// Compares the head with its share, and lets caches age.
-    fn account(&self) {
+    fn account(&self, now_ms: i64) {
         let limit = self.options.head_limit_bytes;
+        {
+            let mut files = lock(&self.day_files);
+            if files.last_age_ms.is_none_or(|l| (now_ms - l).abs() >= AGE_MS) {
+                files.last_age_ms = Some(now_ms);
+                self.headers.age();
+                self.runs.age();
+            }
+        }
         let view = self.snapshot().view;
         let mut bytes = lock(&self.write).writer.heap_bytes();
         for open in &view.open {
             let mut rows = open.lock();
-            rows.drop_decoded();
+            rows.age_decoded();
             bytes += rows.heap_bytes();
         }
         bytes += self.series.read().unwrap_or_else(PoisonError::into_inner).heap_bytes();
         self.is_full.store(limit > 0 && bytes >= limit, Ordering::Relaxed);
-        self.headers.age();
-        self.runs.age();
     }
 
     /// Writes metadata that changed.

@@ -9,6 +9,7 @@
 //! view. Commits take the write side for the time of one write(2); a querier
 //! takes the view for the time of two copies.
 
+mod admin;
 mod append;
 mod exemplars;
 mod maintain;
@@ -18,6 +19,7 @@ mod read;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod tombstones;
 
 use std::io;
 use std::path::PathBuf;
@@ -37,6 +39,7 @@ use crate::read::{Querier, Queryable, ReadError};
 use crate::series::SeriesTable;
 use crate::series::file::SeriesFile;
 use crate::wal::Wal;
+pub use admin::day_of_ms;
 pub use stats::{CardinalityStats, DayStats, DbStats, ReplayStats};
 
 /// The wall clock: milliseconds since the Unix epoch.
@@ -66,6 +69,9 @@ pub struct DbOptions {
     pub cache_limit_bytes: usize,
     /// Exemplars that are kept; 0: none.
     pub max_exemplars: usize,
+    /// Whether days are merged when they are over: smaller, and quicker to
+    /// open, for one rewrite.
+    pub merge_days: bool,
     /// Whether a thread of its own does the maintenance.
     pub background: bool,
     /// The wall clock.
@@ -87,6 +93,7 @@ impl DbOptions {
             head_limit_bytes: 0,
             cache_limit_bytes: 32 << 20,
             max_exemplars: 100_000,
+            merge_days: true,
             background: true,
             clock: Arc::new(system_time_ms),
             file_system: Arc::new(Disk),
@@ -158,6 +165,7 @@ struct Inner {
     runs: Cache<(u64, u64), Arc<Vec<u8>>>,
     exemplars: Mutex<exemplars::Ring>,
     metadata: Mutex<metadata::Families>,
+    tombstones: RwLock<Arc<tombstones::Tombstones>>,
     counters: stats::Counters,
     /// Series that were given an id.
     series_count: AtomicU32,

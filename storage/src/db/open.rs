@@ -16,10 +16,11 @@ use super::exemplars::Ring;
 use super::maintain::DayFiles;
 use super::metadata::Families;
 use super::stats::{Counters, ReplayStats};
+use super::tombstones::Tombstones;
 use super::{DbOptions, Inner, OpenError, Snapshot, View, Wake, WriteSide};
 use crate::budget::Cache;
 use crate::day::catalog::{Catalog, Stripe};
-use crate::day::file::{DayFile, EXTENSION, day_of_directory};
+use crate::day::file::{DayFile, EXTENSION, MERGED_EXTENSION, day_of_directory};
 use crate::engine::fs::FileSystem;
 use crate::head::open::{OpenStripe, Rows};
 use crate::head::write::Writer;
@@ -100,7 +101,11 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
         open: writer.open_stripes().chain(&sealing).cloned().collect(),
         catalog: Arc::clone(&catalog),
     };
+    for directory in ["series", ""] {
+        fs.sync_dir(&root.join(directory)).map_err(io_error("syncing the directory"))?;
+    }
     let metadata = Families::load(&*fs, &root).map_err(io_error("state/metadata"))?;
+    let tombstones = Tombstones::load(&*fs, &root).map_err(io_error("state/tombstones"))?;
     let _ = counters.replay.set(ReplayStats {
         micros: started.elapsed().as_micros() as u64,
         segments: report.segments,
@@ -133,6 +138,7 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
         runs: Cache::new(cache_bytes - cache_bytes / 4),
         exemplars: Mutex::new(exemplars),
         metadata: Mutex::new(metadata),
+        tombstones: RwLock::new(Arc::new(tombstones)),
         counters,
         is_closed: AtomicBool::new(false),
         is_full: AtomicBool::new(false),
@@ -192,11 +198,25 @@ fn find_days(fs: &dyn FileSystem, root: &Path) -> io::Result<FoundDays> {
             continue;
         }
         let directory = format!("days/{directory}");
-        for file in fs.list(&root.join(&directory))? {
-            let number = file.strip_suffix(EXTENSION).and_then(|n| n.strip_suffix('.'));
-            let Some(number) = number.and_then(|n| n.parse::<u64>().ok()) else { continue };
+        let files = fs.list(&root.join(&directory))?;
+        let numbered = |file: &String| {
+            let (number, extension) = file.split_once('.')?;
+            Some((number.parse::<u64>().ok()?, extension.to_owned()))
+        };
+        let merged = files.iter().filter_map(numbered).filter(|(_, e)| e == MERGED_EXTENSION);
+        let merged = merged.map(|(number, _)| number).max().unwrap_or(0);
+        for file in &files {
+            let Some((number, extension)) = numbered(file) else { continue };
             days.next_file = days.next_file.max(number + 1);
             let name = format!("{directory}/{file}");
+            if number < merged || extension == "tmp" {
+                // Superseded, or never finished.
+                fs.remove_file(&root.join(&name))?;
+                continue;
+            }
+            if extension != EXTENSION && extension != MERGED_EXTENSION {
+                continue;
+            }
             let file = Arc::new(DayFile::open(fs, root.to_owned(), name, number)?);
             let scan = file.scan()?;
             days.damaged += u64::from(scan.damaged_bytes > 0);

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use roaring::RoaringBitmap;
 
 use super::stats::Counters;
+use super::tombstones::Tombstones;
 use super::{Inner, View, lock};
 use crate::axis::{AxisTable, Layout};
 use crate::day::catalog::Stripe;
@@ -33,6 +34,7 @@ pub(super) struct DbQuerier {
     open: OnceLock<Vec<OpenPart>>,
     ids: OnceLock<RoaringBitmap>,
     axes: Mutex<Axes>,
+    tombstones: Arc<Tombstones>,
 }
 
 /// An open stripe as this snapshot sees it.
@@ -76,7 +78,7 @@ impl Inner {
             }
         }
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-        index.catch_up(&table);
+        index.catch_up(&table, u32::MAX);
         f(&index, &table)
     }
 }
@@ -85,6 +87,7 @@ impl DbQuerier {
     pub(super) fn new(inner: Arc<Inner>, start_ms: i64, end_ms: i64) -> Self {
         let snapshot = inner.snapshot();
         let start_ms = start_ms.max(inner.retention_floor_ms());
+        let tombstones = inner.tombstones();
         Self {
             inner,
             view: snapshot.view,
@@ -94,6 +97,7 @@ impl DbQuerier {
             open: OnceLock::new(),
             ids: OnceLock::new(),
             axes: Mutex::default(),
+            tombstones,
         }
     }
 
@@ -328,6 +332,9 @@ impl Querier for DbQuerier {
         let is_shared = joined.is_named && !joined.overlaps;
         let axis = self.axis_of(joined.key, &joined.times, is_shared);
         clip(axis, start_ms, end_ms, out);
+        if !self.tombstones.is_empty() {
+            self.tombstones.apply(series.0, out);
+        }
         Ok(())
     }
 

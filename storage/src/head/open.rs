@@ -53,6 +53,8 @@ pub(crate) struct Rows {
     items: Vec<ItemEnd>,
     layout: Option<Arc<Layout>>,
     decoded: Option<Arc<OpenRows>>,
+    /// Somebody read since [`Rows::age_decoded`].
+    was_read: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -354,6 +356,13 @@ impl Rows {
         self.shrink();
     }
 
+    /// Forgets decoded rows that nobody read since the last call.
+    pub(crate) fn age_decoded(&mut self) {
+        if !std::mem::take(&mut self.was_read) {
+            self.decoded = None;
+        }
+    }
+
     /// Gives back memory that growing vectors reserved.
     pub(crate) fn shrink(&mut self) {
         self.bytes.shrink_to_fit();
@@ -366,6 +375,7 @@ impl Rows {
     /// See [`OpenStripe::snapshot`].
     pub(crate) fn snapshot(&mut self, commit: u64) -> Arc<OpenRows> {
         let visible = self.items.partition_point(|i| i.commit <= commit);
+        self.was_read = true;
         if let Some(decoded) = &self.decoded
             && decoded.items == visible
         {

@@ -124,6 +124,8 @@ pub(crate) struct Writer {
     touched: Vec<(Arc<OpenStripe>, Mark)>,
     /// Full stripes, to be sealed.
     frozen: Vec<Arc<OpenStripe>>,
+    /// Axes that began a stripe in this commit, and the stripe before it.
+    rotated: Vec<(u32, Arc<OpenStripe>)>,
     /// The set of open stripes changed.
     pub(crate) is_view_stale: bool,
     groups: Vec<Group>,
@@ -154,6 +156,7 @@ impl Writer {
     pub(crate) fn begin(&mut self, commit: u64, segment: u64) {
         (self.commit, self.segment) = (commit, segment);
         self.touched.clear();
+        self.rotated.clear();
     }
 
     /// Takes back what was added since [`Writer::begin`].
@@ -166,6 +169,14 @@ impl Writer {
             for &id in &before[rows.ids.len()..] {
                 self.cursors[id as usize] = NO_CURSOR;
             }
+        }
+        // Columns that went on to a new stripe are no newer than the old one.
+        for (axis, before) in std::mem::take(&mut self.rotated) {
+            let Some(Some(state)) = self.axes.get(axis as usize) else { continue };
+            let newest = before.lock().times.last().copied().unwrap_or(NEVER);
+            let mut rows = state.open.lock();
+            rows.last_ms.iter_mut().for_each(|l| *l = newest.min(*l));
+            rows.base_ms = newest.min(rows.base_ms);
         }
         self.recent.clear();
     }
@@ -223,6 +234,39 @@ impl Writer {
             return if same { Ok(()) } else { Err(AppendError::Duplicate) };
         }
         self.check_late(timestamp_ms, bounds)
+    }
+
+    /// Checks the samples of one row, and tells `refuse` which cannot be taken.
+    ///
+    /// Cost: the cursor of each series; more only where an axis already has a
+    /// row at this time or later.
+    pub(crate) fn check_row(
+        &self,
+        timestamp_ms: i64,
+        samples: impl Iterator<Item = (u32, f64)>,
+        bounds: &Bounds,
+        catalog: &Catalog,
+        mut refuse: impl FnMut(usize, AppendError),
+    ) {
+        let mut earlier = NONE;
+        for (i, (id, value)) in samples.enumerate() {
+            let axis = self.cursor(id).axis;
+            if axis != NONE && axis == earlier {
+                continue;
+            }
+            match self.check(id, timestamp_ms, Some(value), bounds, catalog) {
+                Ok(()) => {
+                    if let Some(Some(state)) = self.axes.get(axis as usize) {
+                        let rows = state.open.lock();
+                        let newest = rows.times.last().copied().unwrap_or(rows.base_ms);
+                        if newest < timestamp_ms {
+                            earlier = axis;
+                        }
+                    }
+                }
+                Err(e) => refuse(i, e),
+            }
+        }
     }
 
     fn check_late(&self, timestamp_ms: i64, bounds: &Bounds) -> Result<(), AppendError> {
@@ -709,6 +753,11 @@ impl Writer {
         }
     }
 
+    /// An id for a stripe that is written at once.
+    pub(crate) fn take_stripe_id(&mut self) -> u64 {
+        self.next_id()
+    }
+
     fn next_id(&mut self) -> u64 {
         self.next_stripe_id += 1;
         self.next_stripe_id - 1
@@ -742,6 +791,7 @@ impl Writer {
         drop(rows);
         let mut next = Rows::continuing(ids, lasts, base_ms, self.segment);
         next.touched_ms = now_ms;
+        self.rotated.push((axis, Arc::clone(&open)));
         self.frozen.push(open);
         self.is_view_stale = true;
         if let Some(Some(state)) = self.axes.get_mut(axis as usize) {

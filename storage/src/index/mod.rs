@@ -15,6 +15,8 @@ use crate::series::SeriesTable;
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     indexed: u32,
+    pairs: usize,
+    terms: usize,
     names: HashMap<u32, Name>,
 }
 
@@ -62,13 +64,6 @@ impl Postings {
             Self::Many(many) => !many.is_disjoint(bitmap),
         }
     }
-
-    fn heap_bytes(&self) -> usize {
-        match self {
-            Self::One(_) => 0,
-            Self::Many(many) => many.serialized_size() + 64,
-        }
-    }
 }
 
 impl Index {
@@ -77,21 +72,24 @@ impl Index {
         self.indexed < table.len()
     }
 
-    /// Adds the series that are missing.
-    pub(crate) fn catch_up(&mut self, table: &SeriesTable) {
-        for id in self.indexed..table.len() {
+    /// Adds the series that are missing, at most `max` of them.
+    pub(crate) fn catch_up(&mut self, table: &SeriesTable, max: u32) {
+        let end = table.len().min(self.indexed.saturating_add(max));
+        for id in self.indexed..end {
             for (name, value) in table.pairs(id) {
                 let name = self.names.entry(name).or_default();
                 name.any.insert(id);
+                self.pairs += 1;
                 match name.values.entry(value) {
                     std::collections::hash_map::Entry::Occupied(mut e) => e.get_mut().push(id),
                     std::collections::hash_map::Entry::Vacant(e) => {
                         e.insert(Postings::One(id));
+                        self.terms += 1;
                     }
                 }
             }
         }
-        self.indexed = table.len();
+        self.indexed = end;
     }
 
     /// The series of `within` that match all of `matchers`.
@@ -253,12 +251,9 @@ impl Index {
 
     /// Bytes on the heap, estimated.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let of = |n: &Name| {
-            n.any.serialized_size()
-                + n.values.capacity() * (size_of::<(u32, Postings)>() + 1)
-                + n.values.values().map(Postings::heap_bytes).sum::<usize>()
-        };
-        self.names.values().map(of).sum()
+        // Two bytes per entry of a bitmap, twice; a term's entry and its share
+        // of empty slots.
+        self.pairs * 4 + self.terms * 40
     }
 }
 
@@ -324,7 +319,7 @@ mod tests {
                     table.insert(&labels).expect("room");
                 }
             }
-            index.catch_up(&table);
+            index.catch_up(&table, u32::MAX);
             let mut all = RoaringBitmap::new();
             all.insert_range(0..table.len());
             let found: Vec<u32> = index.select(&table, &matchers, all).iter().collect();

@@ -90,19 +90,26 @@ impl SeriesTable {
     }
 
     fn is(&self, id: u32, labels: &Labels) -> bool {
-        let mut pairs = self.pairs(id);
-        let mut wanted = labels.iter();
-        loop {
-            match (pairs.next(), wanted.next()) {
-                (None, None) => return true,
-                (Some((n, v)), Some((name, value))) => {
-                    if self.symbols.get(v) != value || self.symbols.get(n) != name {
-                        return false;
-                    }
+        let mut wanted = labels.as_bytes();
+        for (name, value) in self.pairs(id) {
+            for symbol in [name, value] {
+                let text = self.symbols.get(symbol).as_bytes();
+                match take_string(&mut wanted) {
+                    Some(string) if string == text => {}
+                    _ => return false,
                 }
-                _ => return false,
             }
         }
+        wanted.is_empty() && !labels.is_empty()
+    }
+
+    /// As [`SeriesTable::find`], but looks at one series first: senders repeat
+    /// their series in the same order, and ids were given in that order.
+    pub(crate) fn find_near(&self, labels: &Labels, hint: u32) -> Option<u32> {
+        if hint < self.len() && self.is(hint, labels) {
+            return Some(hint);
+        }
+        self.find(labels)
     }
 
     /// Orders two series by their labels, as [`Labels`] are ordered.
@@ -147,6 +154,16 @@ impl SeriesTable {
             + self.ends.capacity() * 4
             + self.slots.heap_bytes()
     }
+}
+
+/// Takes a string off the bytes of a label set (see [`Labels::as_bytes`]).
+#[inline]
+fn take_string<'a>(input: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = match varint::take_byte(input)? {
+        u8::MAX => varint::take_u32(input)? as usize,
+        short => usize::from(short),
+    };
+    varint::take_bytes(input, len)
 }
 
 /// The labels of one series as symbols.

@@ -33,7 +33,9 @@ const RECORD_HEADER_BYTES: usize = 10;
 /// Largest payload; larger commits are split.
 pub(crate) const MAX_RECORD_BYTES: usize = 64 << 20;
 /// A segment longer than this is closed.
-pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
+pub(crate) const SEGMENT_BYTES: u64 = 4 << 20;
+/// So is one that was begun so long ago, so that a slow log is cut too.
+const SEGMENT_MS: i64 = 20 * 60 * 1000;
 const DIRECTORY: &str = "wal";
 
 const ITEM: u8 = 1;
@@ -53,6 +55,8 @@ pub(crate) struct Wal {
     closed: Vec<(u64, u64)>,
     /// The last append failed, so the file may be longer than `len`.
     torn: bool,
+    /// When the first record of the open segment was there.
+    begun_ms: Option<i64>,
     /// Bytes appended since the start.
     pub(crate) written_bytes: u64,
 }
@@ -116,6 +120,7 @@ impl Wal {
             synced: 0,
             closed,
             torn: false,
+            begun_ms: None,
             written_bytes: 0,
         })
     }
@@ -135,9 +140,14 @@ impl Wal {
         self.synced < self.len
     }
 
-    /// Whether the open segment is long enough to be closed.
-    pub(crate) const fn is_full(&self) -> bool {
-        self.len >= SEGMENT_BYTES
+    /// Whether the open segment is long or old enough to be closed.
+    pub(crate) fn is_full(&mut self, now_ms: i64) -> bool {
+        if self.len <= FILE_HEADER.len() as u64 {
+            self.begun_ms = None;
+            return false;
+        }
+        let begun_ms = *self.begun_ms.get_or_insert(now_ms);
+        self.len >= SEGMENT_BYTES || now_ms.saturating_sub(begun_ms) >= SEGMENT_MS
     }
 
     /// Writes a record that [`begin`] started.

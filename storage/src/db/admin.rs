@@ -1,0 +1,362 @@
+//! What does an administrator ask of the storage? To delete series, to clean
+//! up behind that, to copy the data directory, to make days small.
+//!
+//! A merge writes all stripes of a day into one new file, as long stripes and
+//! without deleted samples, under a temporary name; renaming it to
+//! `<number>.merged` is the moment it counts. Files of the day with smaller
+//! numbers are then superseded: a start ignores and removes them.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+
+use super::maintain::DayFiles;
+use super::{Db, Inner, lock};
+use crate::day::catalog::{Catalog, Day, LayoutStripes, Stripe};
+use crate::day::file::{DayFile, MERGED_EXTENSION, directory_of};
+use crate::day::stripe::{DecodedColumn, Encoded, Header, RunRange, Samples, StripeBuilder};
+use crate::day::{DAY_MS, day_of};
+use crate::labels::Matcher;
+use crate::read::ReadError;
+
+/// Most rows of a stripe that a merge writes.
+const MERGED_ROWS: usize = 5760;
+/// A day is merged so long after its end.
+const MERGE_DELAY_MS: i64 = 2 * 3_600_000;
+
+impl Db {
+    /// Deletes the samples of all series that match one of `selectors` in
+    /// `start_ms..=end_ms` (milliseconds since the Unix epoch), durably. They
+    /// are not returned from now on, and leave the disk with the next merge
+    /// of their day or [`Db::clean_tombstones`].
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Io`] if the deletion cannot be written; nothing is deleted.
+    pub fn delete(
+        &self,
+        selectors: &[Vec<Matcher>],
+        start_ms: i64,
+        end_ms: i64,
+    ) -> Result<(), ReadError> {
+        self.inner.delete(selectors, start_ms, end_ms)
+    }
+
+    /// Takes deleted samples out of the files. Seals everything, then rewrites
+    /// the days that hold some.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; what was not cleaned stays hidden.
+    pub fn clean_tombstones(&self) -> io::Result<()> {
+        self.inner.clean_tombstones()
+    }
+
+    /// Makes `target`, which must not exist, a data directory with everything
+    /// committed so far: open rows are sealed, then closed files are linked
+    /// and small ones copied. Must be on the same file system.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; `target` is then removed.
+    pub fn snapshot(&self, target: &Path) -> io::Result<()> {
+        self.inner.snapshot_to(target)
+    }
+
+    /// Rewrites a day (UTC, since the epoch) as one file of long stripes.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; the day is then as it was.
+    pub fn merge_day(&self, day: i64) -> io::Result<()> {
+        self.inner.merge_day(day)
+    }
+}
+
+impl Inner {
+    fn delete(
+        &self,
+        selectors: &[Vec<Matcher>],
+        start_ms: i64,
+        end_ms: i64,
+    ) -> Result<(), ReadError> {
+        let mut ids = roaring::RoaringBitmap::new();
+        let all = || {
+            let count = self.series_count.load(Ordering::Acquire);
+            let mut all = roaring::RoaringBitmap::new();
+            all.insert_range(0..count);
+            all
+        };
+        for matchers in selectors {
+            ids |= self.with_index(|index, table| index.select(table, matchers, all()));
+        }
+        if ids.is_empty() || start_ms > end_ms {
+            return Ok(());
+        }
+        let mut current = self.tombstones.write().unwrap_or_else(PoisonError::into_inner);
+        let mut next = (**current).clone();
+        next.add(ids, start_ms, end_ms);
+        next.save(&*self.options.file_system, &self.options.path)
+            .map_err(|source| ReadError::Io { file: "state/tombstones".to_owned(), source })?;
+        *current = Arc::new(next);
+        Ok(())
+    }
+
+    /// The deletions there are.
+    pub(super) fn tombstones(&self) -> Arc<super::tombstones::Tombstones> {
+        Arc::clone(&self.tombstones.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn clean_tombstones(&self) -> io::Result<()> {
+        let tombstones = self.tombstones();
+        if tombstones.is_empty() {
+            return Ok(());
+        }
+        self.seal_all()?;
+        let days: Vec<i64> = {
+            let catalog = Arc::clone(&lock(&self.write).catalog);
+            let hit = |d: &&Arc<Day>| d.bounds().is_some_and(|(a, b)| tombstones.touches(a, b));
+            catalog.days.iter().filter(hit).map(|d| d.day).collect()
+        };
+        for day in days {
+            self.merge_day(day)?;
+        }
+        let mut current = self.tombstones.write().unwrap_or_else(PoisonError::into_inner);
+        if Arc::ptr_eq(&current, &tombstones) {
+            let none = super::tombstones::Tombstones::default();
+            none.save(&*self.options.file_system, &self.options.path)?;
+            *current = Arc::new(none);
+        }
+        Ok(())
+    }
+
+    fn snapshot_to(&self, target: &Path) -> io::Result<()> {
+        let fs = &*self.options.file_system;
+        // Before anything that is removed after an error.
+        if !fs.list(target)?.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "snapshot target exists"));
+        }
+        self.seal_all()?;
+        // New stripes go to new files: the linked ones are never changed.
+        let mut files = lock(&self.day_files);
+        files.close_all()?;
+        let result = self.link_all(target);
+        if result.is_err() {
+            let _ = fs.remove_dir_all(target);
+        }
+        result
+    }
+
+    fn link_all(&self, target: &Path) -> io::Result<()> {
+        let (fs, root) = (&*self.options.file_system, &self.options.path);
+        let write = lock(&self.write);
+        for stripe_file in write.catalog.files() {
+            let to = target.join(&stripe_file.name);
+            if let Some(parent) = to.parent() {
+                fs.create_dir_all(parent)?;
+            }
+            fs.hard_link(&root.join(&stripe_file.name), &to)?;
+        }
+        for day in &write.catalog.days {
+            fs.sync_dir(&target.join(directory_of(day.day)))?;
+        }
+        for directory in ["series", "state"] {
+            fs.create_dir_all(&target.join(directory))?;
+            for name in fs.list(&root.join(directory))? {
+                let bytes =
+                    crate::engine::fs::read_all(fs, &root.join(directory).join(&name), u64::MAX)?;
+                crate::engine::fs::write_atomically(
+                    fs,
+                    &target.join(directory).join(&name),
+                    &bytes,
+                )?;
+            }
+        }
+        fs.sync_dir(target)
+    }
+
+    /// Merges the newest day that ended long enough ago and has more than one
+    /// file or short stripes.
+    pub(super) fn merge_closed_day(&self, now_ms: i64) -> io::Result<()> {
+        let closed = day_of(now_ms.saturating_sub(MERGE_DELAY_MS));
+        let catalog = Arc::clone(&lock(&self.write).catalog);
+        let due = catalog.days.iter().rev().find(|d| d.day < closed && !d.is_merged());
+        due.map_or(Ok(()), |day| self.merge_day(day.day))
+    }
+
+    fn merge_day(&self, day: i64) -> io::Result<()> {
+        let mut files = lock(&self.day_files);
+        let catalog = Arc::clone(&lock(&self.write).catalog);
+        let Some(sources) = catalog.days.iter().find(|d| d.day == day).cloned() else {
+            return Ok(());
+        };
+        files.close(day)?;
+        let (fs, root) = (&*self.options.file_system, &self.options.path);
+        let directory = directory_of(day);
+        let number = files.take_number();
+        let temporary = DayFile::create_named(fs, root, &directory, number, "tmp")?;
+        let merged = self.write_merged(&sources, &temporary);
+        let stripes = match merged.and_then(|s| temporary.file().sync().map(|()| s)) {
+            Ok(stripes) => stripes,
+            Err(e) => {
+                let _ = fs.remove_file(&root.join(&temporary.name));
+                return Err(e);
+            }
+        };
+        let file = Arc::new(temporary.rename(fs, root, MERGED_EXTENSION)?);
+        fs.sync_dir(&root.join(&directory))?;
+        {
+            let mut write = lock(&self.write);
+            let catalog: &mut Catalog = Arc::make_mut(&mut write.catalog);
+            catalog.days.retain(|d| d.day != day);
+            for (mut stripe, layout) in stripes {
+                stripe.file = Arc::clone(&file);
+                catalog.add(stripe, layout);
+            }
+            write.writer.is_view_stale = true;
+            self.publish(&mut write);
+        }
+        // Readers that hold the old files keep them open.
+        for old in sources.files() {
+            fs.remove_file(&root.join(&old.name))?;
+        }
+        Ok(())
+    }
+
+    fn write_merged(
+        &self,
+        sources: &Day,
+        target: &DayFile,
+    ) -> io::Result<Vec<(Stripe, crate::axis::Layout)>> {
+        let placeholder = Arc::new(target.same());
+        let mut offset = DayFile::start_bytes();
+        let mut written = Vec::new();
+        for list in &sources.layouts {
+            let mut rest = list.stripes.as_slice();
+            while !rest.is_empty() {
+                let count = joinable(rest);
+                let (some, others) = rest.split_at(count);
+                rest = others;
+                let id = lock(&self.write).writer.take_stripe_id();
+                let Some(encoded) = self.join_stripes(list, some, id)? else { continue };
+                target.file().append(&encoded.bytes)?;
+                let stripe = Stripe::of(&encoded, id, Arc::clone(&placeholder), offset);
+                offset += encoded.bytes.len() as u64;
+                written.push((stripe, encoded.layout));
+            }
+        }
+        Ok(written)
+    }
+
+    /// One stripe out of several with the same columns.
+    fn join_stripes(
+        &self,
+        list: &LayoutStripes,
+        stripes: &[Stripe],
+        id: u64,
+    ) -> io::Result<Option<Encoded>> {
+        let tombstones = self.tombstones();
+        let mut parts = Vec::with_capacity(stripes.len());
+        let mut times = Vec::new();
+        for stripe in stripes {
+            let header = stripe.file.read_header(stripe.offset, stripe.header_bytes)?;
+            times.extend_from_slice(&header.times);
+            parts.push(Part { stripe, header, run: None });
+        }
+        let mut builder = StripeBuilder::new(times.clone());
+        let (mut samples, mut decoded) = (Samples::default(), DecodedColumn::default());
+        let mut left = None;
+        for (column, &series) in list.layout.ids().iter().enumerate() {
+            samples.clear();
+            let mut first_row = 0;
+            for part in &mut parts {
+                part.load(column, &mut decoded)?;
+                let rows = part.header.times.len();
+                let axis = part.header.axis_of(column);
+                let mut row = first_row;
+                let mut histograms = decoded.histograms.iter().peekable();
+                for (i, &time) in axis.iter().enumerate() {
+                    while times[row] < time {
+                        row += 1;
+                    }
+                    let histogram = histograms.next_if(|(at, _)| *at as usize == i);
+                    if tombstones.covers(series, time) {
+                        continue;
+                    }
+                    match histogram {
+                        Some((_, h)) => {
+                            samples.histograms.push((samples.rows.len() as u32, Arc::clone(h)));
+                        }
+                        None => samples.floats.push(decoded.floats[i]),
+                    }
+                    let start_ms = decoded.starts_ms.get(i).copied().unwrap_or(0);
+                    samples.push_start(start_ms);
+                    samples.rows.push(row as u32);
+                }
+                first_row += rows;
+            }
+            let table = self.series.read().unwrap_or_else(PoisonError::into_inner);
+            let is_sibling = left.is_some_and(|l| table.are_buckets(l, series));
+            drop(table);
+            builder.add(series, &samples, is_sibling);
+            left = if samples.rows.is_empty() { None } else { Some(series) };
+        }
+        Ok(builder.finish(id))
+    }
+}
+
+/// How many of the first stripes follow each other in time and are short
+/// enough together.
+fn joinable(stripes: &[Stripe]) -> usize {
+    // Rows are not in the catalog; a stripe of a scrape each 15 s has 120.
+    const MAX_STRIPES: usize = MERGED_ROWS / 120;
+    let pairs = stripes.windows(2).take(MAX_STRIPES - 1);
+    1 + pairs.take_while(|p| p[0].max_ms < p[1].min_ms).count()
+}
+
+struct Part<'a> {
+    stripe: &'a Stripe,
+    header: Header,
+    /// The run that was loaded last.
+    run: Option<(RunRange, Vec<u8>)>,
+}
+
+impl Part<'_> {
+    fn load(&mut self, column: usize, out: &mut DecodedColumn) -> io::Result<()> {
+        let damaged = || io::Error::new(io::ErrorKind::InvalidData, "a chunk is damaged");
+        let run = self.header.run_of(column).ok_or_else(damaged)?;
+        if self.run.as_ref().is_none_or(|(loaded, _)| *loaded != run) {
+            let bytes = self.stripe.file.read_run(self.stripe.payload_offset(), &run)?;
+            self.run = Some((run, bytes));
+        }
+        let Some((run, bytes)) = &self.run else { return Err(damaged()) };
+        self.header.decode_column(column, run, bytes, out).map_err(|_| damaged())
+    }
+}
+
+impl DayFiles {
+    /// Closes the file of a day: the next stripe goes to a new one.
+    fn close(&mut self, day: i64) -> io::Result<()> {
+        if let Some(writer) = self.open.remove(&day) {
+            writer.file.file().sync()?;
+        }
+        Ok(())
+    }
+
+    fn close_all(&mut self) -> io::Result<()> {
+        let days: Vec<i64> = self.open.keys().copied().collect();
+        days.into_iter().try_for_each(|day| self.close(day))
+    }
+
+    fn take_number(&mut self) -> u64 {
+        self.next_file += 1;
+        self.next_file - 1
+    }
+}
+
+/// The day that a test or tool asks for by a time in it.
+#[must_use]
+pub const fn day_of_ms(timestamp_ms: i64) -> i64 {
+    timestamp_ms.div_euclid(DAY_MS)
+}
