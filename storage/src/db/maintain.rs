@@ -307,7 +307,9 @@ impl Inner {
             let mut write = lock(&self.write);
             let mut catalog = Catalog::clone(&write.catalog);
             if self.options.retention_time_ms > 0 {
-                let floor = now_ms.saturating_sub(self.options.retention_time_ms);
+                // A clock that jumped ahead of all samples deletes nothing.
+                let newest_ms = self.newest_ms.load(Ordering::Relaxed);
+                let floor = now_ms.min(newest_ms).saturating_sub(self.options.retention_time_ms);
                 while let Some(day) = catalog.days.first()
                     && day.day.saturating_add(1).saturating_mul(DAY_MS) <= floor
                 {

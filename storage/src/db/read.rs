@@ -181,10 +181,8 @@ impl DbQuerier {
     /// The one axis with the timestamps of these pieces.
     fn axis_of(&self, key: Vec<(u64, u32)>, times: &[i64], is_shared: bool) -> Axis {
         let mut axes = lock(&self.axes);
-        if is_shared {
-            if let Some(axis) = axes.by_pieces.get(&key) {
-                return Arc::clone(axis);
-            }
+        if is_shared && let Some(axis) = axes.by_pieces.get(&key) {
+            return Arc::clone(axis);
         }
         let axis = axes.by_content.intern(times);
         if is_shared {

@@ -75,6 +75,7 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
 }
 
 /// An open file.
+#[expect(clippy::len_without_is_empty, reason = "an empty file is no case of its own")]
 pub trait File: Send + Sync + fmt::Debug {
     /// Appends all of `bytes`. After an error any prefix may have been
     /// written; the caller cuts it off.

@@ -78,6 +78,8 @@ impl SeriesFile {
                     "series of a newer version of narthex",
                 ));
             }
+            // Some twenty bytes a series: growing step by step hashes thrice.
+            table.slots.reserve(bytes.len() / 24);
             good = load(&bytes, table, &mut loaded);
             if good < len {
                 loaded.torn_bytes = len - good;
