@@ -65,14 +65,28 @@ impl Labels {
     /// The value of a label; `None` if there is none.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        for (n, v) in self.iter() {
-            match n.cmp(name) {
+        for pair in self.pairs() {
+            match pair.name.cmp(name.as_bytes()) {
                 Ordering::Less => {}
-                Ordering::Equal => return Some(v),
+                Ordering::Equal => return Some(text(pair.value)),
                 Ordering::Greater => return None,
             }
         }
         None
+    }
+
+    /// The labels as bytes: most callers only compare and copy them.
+    fn pairs(&self) -> Pairs<'_> {
+        Pairs { rest: &self.0 }
+    }
+
+    /// The labels for which `keep` holds of the name's bytes.
+    fn filtered(&self, keep: impl Fn(&[u8]) -> bool) -> Self {
+        let mut bytes = Vec::with_capacity(self.0.len());
+        for pair in self.pairs().filter(|p| keep(p.name)) {
+            bytes.extend_from_slice(pair.whole);
+        }
+        if bytes.len() == self.0.len() { self.clone() } else { Self(bytes.into()) }
     }
 
     /// The metric name, if there is one.
@@ -109,14 +123,14 @@ impl Labels {
     /// The labels whose names are in `names` (`by`, `on`).
     #[must_use]
     pub fn keep(&self, names: &[impl AsRef<str>]) -> Self {
-        Self::from_sorted(self.iter().filter(|(n, _)| names.iter().any(|k| k.as_ref() == *n)))
+        self.filtered(|n| names.iter().any(|k| k.as_ref().as_bytes() == n))
     }
 
     /// The labels whose names are not in `names` (`without`, `ignoring`).
     /// The metric name stays unless it is named.
     #[must_use]
     pub fn drop(&self, names: &[impl AsRef<str>]) -> Self {
-        Self::from_sorted(self.iter().filter(|(n, _)| !names.iter().any(|k| k.as_ref() == *n)))
+        self.filtered(|n| !names.iter().any(|k| k.as_ref().as_bytes() == n))
     }
 
     /// A builder that starts with these labels.
@@ -135,7 +149,8 @@ impl Default for Labels {
 impl Ord for Labels {
     /// By name, value, name, ...; a set that is a prefix of another is less.
     fn cmp(&self, other: &Self) -> Ordering {
-        self.iter().cmp(other.iter())
+        // Texts are ordered as their bytes are.
+        self.pairs().map(|p| (p.name, p.value)).cmp(other.pairs().map(|p| (p.name, p.value)))
     }
 }
 
@@ -237,14 +252,43 @@ fn push_string(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-fn split_string(bytes: &[u8]) -> (&str, &[u8]) {
+fn split_string(bytes: &[u8]) -> (&[u8], &[u8]) {
     let (len, rest) = match bytes {
         [u8::MAX, a, b, c, d, rest @ ..] => (u32::from_le_bytes([*a, *b, *c, *d]) as usize, rest),
         [short, rest @ ..] => (usize::from(*short), rest),
         [] => unreachable!("BUG: label set ends within a label"),
     };
-    let (text, rest) = rest.split_at(len);
-    (std::str::from_utf8(text).expect("label sets are built from strings"), rest)
+    rest.split_at(len)
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("label sets are built from strings")
+}
+
+/// One label as bytes.
+struct Pair<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+    /// Both with their lengths.
+    whole: &'a [u8],
+}
+
+struct Pairs<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = Pair<'a>;
+    fn next(&mut self) -> Option<Pair<'a>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let (name, rest) = split_string(self.rest);
+        let (value, rest) = split_string(rest);
+        let (whole, _) = self.rest.split_at(self.rest.len() - rest.len());
+        self.rest = rest;
+        Some(Pair { name, value, whole })
+    }
 }
 
 /// Iterates over the labels of a set, ascending by name.
@@ -256,13 +300,10 @@ pub struct LabelsIter<'a> {
 impl<'a> Iterator for LabelsIter<'a> {
     type Item = (&'a str, &'a str);
     fn next(&mut self) -> Option<Self::Item> {
-        if self.rest.is_empty() {
-            return None;
-        }
-        let (name, rest) = split_string(self.rest);
-        let (value, rest) = split_string(rest);
-        self.rest = rest;
-        Some((name, value))
+        let mut pairs = Pairs { rest: self.rest };
+        let pair = pairs.next()?;
+        self.rest = pairs.rest;
+        Some((text(pair.name), text(pair.value)))
     }
 }
 

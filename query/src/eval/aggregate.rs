@@ -15,7 +15,7 @@ use crate::plan::Aggregate;
 
 use super::arith::{kahan, quantile};
 use super::hist::note_findings;
-use super::lanes::{ABSENT, Batch, Frame, Series, index, is_present};
+use super::lanes::{ABSENT, Batch, Frame, RESERVED, Series, index, is_present};
 use super::notes::Notes;
 use super::{Eval, QueryError};
 
@@ -47,15 +47,41 @@ impl AggregateOp {
     }
 }
 
-/// The labels of a series' group.
-pub(super) fn group_labels(labels: &Labels, grouping: &Grouping) -> Labels {
-    if grouping.without {
-        let gone = |n: &str| n == METRIC_NAME || grouping.labels.iter().any(|l| l == n);
-        Labels::from_sorted(labels.iter().filter(|(n, _)| !gone(n)))
-    } else if grouping.labels.is_empty() {
-        Labels::empty()
-    } else {
-        labels.keep(&grouping.labels)
+/// Gives series the labels of their group.
+pub(super) struct Grouper<'g> {
+    without: bool,
+    names: Vec<&'g str>,
+    /// The same for series whose names are gone but still written down.
+    nameless: Vec<&'g str>,
+}
+
+impl<'g> Grouper<'g> {
+    pub(super) fn new(grouping: &'g Grouping) -> Self {
+        let names = || grouping.labels.iter().map(String::as_str);
+        if grouping.without {
+            Self {
+                without: true,
+                names: names().chain([METRIC_NAME]).collect(),
+                nameless: names().chain(RESERVED).collect(),
+            }
+        } else {
+            Self {
+                without: false,
+                names: names().collect(),
+                nameless: names().filter(|n| !RESERVED.contains(n)).collect(),
+            }
+        }
+    }
+
+    pub(super) fn labels(&self, series: &Series) -> Labels {
+        let names = if series.nameless { &self.nameless } else { &self.names };
+        if self.without {
+            series.labels.drop(names)
+        } else if names.is_empty() {
+            Labels::empty()
+        } else {
+            series.labels.keep(names)
+        }
     }
 }
 
@@ -70,10 +96,11 @@ impl Eval<'_> {
             Some(param) => Some(self.scalar(param, frame)?),
             None => None,
         };
+        let grouper = Grouper::new(&a.grouping);
         let mut groups: Vec<Group> = Vec::new();
         let mut places: HashMap<Labels, usize> = HashMap::new();
         self.stream(&a.node, frame, &mut |ev, series| {
-            let key = group_labels(&series.labels, &a.grouping);
+            let key = grouper.labels(series);
             let place = match places.get(&key) {
                 Some(place) => *place,
                 None => {

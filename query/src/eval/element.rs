@@ -133,9 +133,7 @@ impl Eval<'_> {
                 return Ok(false);
             }
             series.drop_name = true;
-            if !delayed {
-                series.labels = drop_reserved(&series.labels);
-            }
+            series.nameless = !delayed;
             Ok(true)
         };
         if !self.may_collide(node)? {
@@ -147,6 +145,7 @@ impl Eval<'_> {
         let mut batch = Vec::new();
         self.stream(node, frame, &mut |ev, series| {
             if renamed(ev, series)? {
+                series.settle_name();
                 ev.hold(series)?;
                 batch.push(std::mem::take(series));
             }
@@ -195,9 +194,7 @@ impl Eval<'_> {
             }
             return self.stream_newest(selector, frame, take, &mut |ev, series| {
                 series.drop_name = true;
-                if !delayed {
-                    series.labels = drop_reserved(&series.labels);
-                }
+                series.nameless = !delayed;
                 sink(ev, series)
             });
         }

@@ -74,6 +74,10 @@ pub(crate) struct Series {
     /// Metric name, type and unit go at the end of the query (delayed name
     /// removal only).
     pub(crate) drop_name: bool,
+    /// `labels` still hold metric name, type and unit, which are gone: an
+    /// aggregation above need not make label sets that nobody sees. Only
+    /// within streams.
+    pub(crate) nameless: bool,
     /// Empty, or one value or [`ABSENT`] per step.
     pub(crate) floats: Vec<f64>,
     /// Ascending by step.
@@ -90,6 +94,13 @@ pub(crate) enum Point {
 impl Series {
     pub(crate) fn new(labels: Labels) -> Self {
         Self { labels, ..Self::default() }
+    }
+
+    /// Drops the name, if that was put off.
+    pub(crate) fn settle_name(&mut self) {
+        if std::mem::take(&mut self.nameless) {
+            self.labels = drop_reserved(&self.labels);
+        }
     }
 
     /// Whether no step has a value.
@@ -203,11 +214,7 @@ pub(crate) const RESERVED: [&str; 3] = ["__name__", "__type__", "__unit__"];
 
 /// `labels` without metric name, type and unit.
 pub(crate) fn drop_reserved(labels: &Labels) -> Labels {
-    if labels.iter().any(|(name, _)| RESERVED.contains(&name)) {
-        labels.drop(&RESERVED)
-    } else {
-        labels.clone()
-    }
+    labels.drop(&RESERVED)
 }
 
 /// Whether two series of the batch have equal labels.

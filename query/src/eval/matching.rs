@@ -146,8 +146,9 @@ fn signature(labels: &Labels, matching: &VectorMatching) -> Labels {
     if matching.on {
         return labels.keep(&matching.labels);
     }
-    let ignored = |n: &str| n == METRIC_NAME || matching.labels.iter().any(|l| l == n);
-    Labels::from_sorted(labels.iter().filter(|(n, _)| !ignored(n)))
+    let mut ignored: Vec<&str> = matching.labels.iter().map(String::as_str).collect();
+    ignored.push(METRIC_NAME);
+    labels.drop(&ignored)
 }
 
 /// The labels that error messages and filled-in values carry.

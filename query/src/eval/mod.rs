@@ -138,6 +138,7 @@ impl<'a> Eval<'a> {
             _ => {
                 let mut batch = Batch::new();
                 self.stream(node, frame, &mut |ev, series| {
+                    series.settle_name();
                     ev.hold(series)?;
                     batch.push(std::mem::take(series));
                     Ok(())

@@ -49,6 +49,7 @@ pub(super) fn roll(
             .map(|(f, h)| if h.0 == h.1 { *f } else { (f.0, f.0) })
             .collect(),
         total: windows.total,
+        spreads: Vec::new(),
     };
     let floats = Floats {
         times_ms: &split.times_ms,
@@ -159,7 +160,7 @@ fn floats_only(
     }
     note_ignored_in_range(notes, work.span, name);
     let end = u32::try_from(view.floats.len()).unwrap_or(u32::MAX);
-    let windows = Windows { bounds: vec![(0, end)], total: u64::from(end) };
+    let windows = Windows { bounds: vec![(0, end)], total: u64::from(end), spreads: Vec::new() };
     let params: Vec<_> =
         work.params.iter().map(|p| super::scalar::Scalar::Constant(p.at(step))).collect();
     let setting = super::rollup_float::Setting {

@@ -9,7 +9,7 @@ use narthex_storage::labels::{Labels, is_legacy_label_name};
 use crate::ast::{AggregateOp, Span};
 use crate::plan::{Aggregate, Node};
 
-use super::aggregate::group_labels;
+use super::aggregate::Grouper;
 use super::arith::nan_first;
 use super::lanes::{Batch, Frame, Point, Series, is_present, merge_equal};
 use super::notes::Notes;
@@ -30,12 +30,13 @@ impl Eval<'_> {
         if !check_param(a, &param, frame, &mut self.notes)? {
             return Ok(Batch::new());
         }
+        let grouper = Grouper::new(&a.grouping);
         let mut places: HashMap<Labels, usize> = HashMap::new();
         let groups: Vec<usize> = batch
             .iter()
             .map(|s| {
                 let next = places.len();
-                *places.entry(group_labels(&s.labels, &a.grouping)).or_insert(next)
+                *places.entry(grouper.labels(s)).or_insert(next)
             })
             .collect();
         let count = places.len();
@@ -103,9 +104,11 @@ impl Eval<'_> {
             grouping.labels.push(label.clone());
         }
         let mut places: HashMap<Labels, usize> = HashMap::new();
+        let grouper = Grouper::new(&grouping);
         let mut out = Batch::new();
         // Values repeat from step to step, and so do their labels.
         self.stream(&a.node, frame, &mut |ev, series| {
+            series.settle_name();
             let mut known: HashMap<String, usize> = HashMap::new();
             for step in 0..frame.count {
                 let Some(point) = series.point(step) else { continue };
@@ -115,7 +118,7 @@ impl Eval<'_> {
                     None => {
                         let mut builder = series.labels.to_builder();
                         builder.set(label, &text);
-                        let key = group_labels(&builder.build(), &grouping);
+                        let key = grouper.labels(&Series::new(builder.build()));
                         let place = *places.entry(key.clone()).or_insert_with(|| {
                             out.push(Series::new(key));
                             out.len() - 1

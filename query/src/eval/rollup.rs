@@ -10,9 +10,9 @@ use narthex_storage::sample::is_stale;
 use crate::ast::{Extension, Span};
 use crate::plan::{Rollup, Selector, Source};
 
-use super::lanes::{Batch, Frame, Series, drop_reserved, is_present};
+use super::lanes::{Batch, Frame, Series, is_present};
 use super::notes::{Notes, quoted};
-use super::rollup_float::{Floats, Function, Setting, roll};
+use super::rollup_float::{Floats, Function, Setting, roll, spreads};
 use super::scalar::Scalar;
 use super::select::strip;
 use super::windows::{PerAxis, Shape, Windows, find};
@@ -309,6 +309,9 @@ fn roll_column(
     let windows = per_axis.get(column, || {
         let mut windows = Windows::default();
         find(column.timestamps(), work.shape(), &mut windows);
+        if matches!(work.function, Function::Rate | Function::Increase | Function::Delta) {
+            windows.spreads = spreads(column.timestamps(), &windows.bounds, work.setting());
+        }
         windows
     });
     if windows.total == 0 {
@@ -421,14 +424,16 @@ impl Names {
         }
         let drops = !work.keeps_name() || input_drops;
         out.drop_name = drops;
-        out.labels = if drops && !work.delayed { drop_reserved(labels) } else { labels.clone() };
+        out.labels = labels.clone();
+        out.nameless = drops && !work.delayed;
         if has_floats && work.function.is_counter() {
             self.note_not_counter(work, labels, notes);
         }
-        if let Some(seen) = &mut self.seen
-            && !seen.insert(out.labels.clone())
-        {
-            return Err(QueryError::same_labelset());
+        if let Some(seen) = &mut self.seen {
+            out.settle_name();
+            if !seen.insert(out.labels.clone()) {
+                return Err(QueryError::same_labelset());
+            }
         }
         Ok(true)
     }

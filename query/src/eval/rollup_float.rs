@@ -13,7 +13,7 @@ use super::arith::{kahan, nan_first, quantile};
 use super::lanes::{ABSENT, quiet};
 use super::notes::{Notes, quoted};
 use super::scalar::Scalar;
-use super::windows::Windows;
+use super::windows::{Spread, Windows};
 
 /// Functions over ranges.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,27 +217,26 @@ pub(crate) fn seconds(ms: i64) -> f64 {
 /// rate, increase and delta: last minus first plus what resets lost, extended
 /// to the ends of the range.
 fn rate(floats: Floats<'_>, setting: Setting<'_>, out: &mut Vec<f64>) {
-    let Floats { times_ms: times, values, .. } = floats;
+    let Floats { times_ms: times, values, windows, .. } = floats;
     let is_counter = setting.function.is_counter();
-    // Samples that are less than the one before.
-    let mut resets: Vec<u32> = Vec::new();
-    if is_counter {
-        for i in 1..values.len() {
-            if values[i] < values[i - 1] {
-                resets.push(u32::try_from(i).unwrap_or(u32::MAX));
-            }
-        }
-    }
+    let resets = if is_counter { falls(values) } else { Vec::new() };
     let mut next_reset = 0;
+    let own;
+    let spreads = if windows.spreads.len() == windows.bounds.len() {
+        &windows.spreads
+    } else {
+        own = spreads(times, &windows.bounds, setting);
+        &own
+    };
     let range_s = duration_s(setting.range_ms);
     let is_rate = setting.function == Function::Rate;
-    for (step, &(a, b)) in floats.windows.bounds.iter().enumerate() {
-        if b - a < 2 || a == b {
+    for (&(a, b), spread) in windows.bounds.iter().zip(spreads) {
+        if b < a + 2 {
             out.push(ABSENT);
             continue;
         }
-        let (first, last) = (a as usize, b as usize - 1);
-        let mut result = values[last] - values[first];
+        let first = values[a as usize];
+        let mut result = values[b as usize - 1] - first;
         while next_reset < resets.len() && resets[next_reset] <= a {
             next_reset += 1;
         }
@@ -247,21 +246,64 @@ fn rate(floats: Floats<'_>, setting: Setting<'_>, out: &mut Vec<f64>) {
             }
             result += values[reset as usize - 1];
         }
-        let edges = Edges {
-            first_ms: times[first],
-            last_ms: times[last],
-            start_ms: setting.ends_ms[step] - setting.range_ms,
-            end_ms: setting.ends_ms[step],
-            samples: last - first + 1,
-        };
-        let zero =
-            (is_counter && result > 0.0 && values[first] >= 0.0).then(|| values[first] / result);
-        let mut factor = edges.factor(zero);
-        if is_rate {
-            factor /= range_s;
+        let mut factor = spread.factor;
+        // The extension is at most 1.1 of the distance between samples, so only
+        // a counter that was this low can have started within it.
+        if is_counter && result > 0.0 && first >= 0.0 && first < 1.2 * result {
+            let to_zero = spread.sampled * (first / result);
+            if to_zero < spread.to_start {
+                factor = (spread.sampled + to_zero + spread.to_end) / spread.sampled;
+                if is_rate {
+                    factor /= range_s;
+                }
+            }
         }
         out.push(quiet(result * factor));
     }
+}
+
+/// The places of values that are less than the one before.
+fn falls(values: &[f64]) -> Vec<u32> {
+    const CHUNK: usize = 64;
+    let mut places = Vec::new();
+    let mut from = 1;
+    while from < values.len() {
+        let to = (from + CHUNK).min(values.len());
+        // Most chunks have none; this loop has no branch.
+        let pairs = values[from - 1..to - 1].iter().zip(&values[from..to]);
+        if pairs.fold(false, |any, (a, b)| any | (b < a)) {
+            let fallen = (from..to).filter(|i| values[*i] < values[*i - 1]);
+            places.extend(fallen.map(|i| u32::try_from(i).unwrap_or(u32::MAX)));
+        }
+        from = to;
+    }
+    places
+}
+
+/// How each window lies within its range.
+pub(crate) fn spreads(times: &[i64], bounds: &[(u32, u32)], setting: Setting<'_>) -> Vec<Spread> {
+    let range_s = duration_s(setting.range_ms);
+    bounds
+        .iter()
+        .zip(setting.ends_ms)
+        .map(|(&(a, b), &end_ms)| {
+            if b < a + 2 {
+                return Spread::default();
+            }
+            let edges = Edges {
+                first_ms: times[a as usize],
+                last_ms: times[b as usize - 1],
+                start_ms: end_ms.saturating_sub(setting.range_ms),
+                end_ms,
+                samples: (b - a) as usize,
+            };
+            let mut spread = edges.spread();
+            if setting.function == Function::Rate {
+                spread.factor /= range_s;
+            }
+            spread
+        })
+        .collect()
 }
 
 /// Where the samples of a window lie within its range.
@@ -275,10 +317,8 @@ pub(crate) struct Edges {
 }
 
 impl Edges {
-    /// By how much the change between the samples grows if they are extended
-    /// to the ends of the range. `zero` is the first value divided by the
-    /// change: a counter is not extended beyond where it would have been 0.
-    pub(crate) fn factor(&self, zero: Option<f64>) -> f64 {
+    /// How far the change between the samples extends on both sides.
+    pub(crate) fn spread(&self) -> Spread {
         let mut to_start = seconds(self.first_ms - self.start_ms);
         let mut to_end = seconds(self.end_ms - self.last_ms);
         let sampled = seconds(self.last_ms - self.first_ms);
@@ -288,16 +328,24 @@ impl Edges {
         if to_start >= threshold {
             to_start = average / 2.0;
         }
-        if let Some(zero) = zero {
-            let to_zero = sampled * zero;
-            if to_zero < to_start {
-                to_start = to_zero;
-            }
-        }
         if to_end >= threshold {
             to_end = average / 2.0;
         }
-        if sampled == 0.0 { 1.0 } else { (sampled + to_start + to_end) / sampled }
+        let factor = if sampled == 0.0 { 1.0 } else { (sampled + to_start + to_end) / sampled };
+        Spread { sampled, to_start, to_end, factor }
+    }
+
+    /// By how much the change between the samples grows if they are extended
+    /// to the ends of the range. `zero` is the first value divided by the
+    /// change: a counter is not extended beyond where it would have been 0.
+    pub(crate) fn factor(&self, zero: Option<f64>) -> f64 {
+        let spread = self.spread();
+        let to_zero = zero.map_or(f64::INFINITY, |zero| spread.sampled * zero);
+        if to_zero < spread.to_start {
+            (spread.sampled + to_zero + spread.to_end) / spread.sampled
+        } else {
+            spread.factor
+        }
     }
 
     /// As [`Self::factor`] if the counter is known to have started at `start_ms`

@@ -83,6 +83,7 @@ impl Eval<'_> {
                 out
             });
             series.drop_name = false;
+            series.nameless = false;
             series.histograms.clear();
             series.floats.clear();
             pick(&column, places, take, &mut series);

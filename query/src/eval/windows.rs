@@ -19,6 +19,22 @@ pub(crate) struct Windows {
     pub(crate) bounds: Vec<(u32, u32)>,
     /// Sum of the windows' lengths.
     pub(crate) total: u64,
+    /// For rates: how each window lies within its range. As it does not depend
+    /// on the values, it is worked out once per axis; empty until then.
+    pub(crate) spreads: Vec<Spread>,
+}
+
+/// How the samples of a window lie within its range, in seconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Spread {
+    /// From the first to the last sample.
+    pub(crate) sampled: f64,
+    /// How far the change extends to the left.
+    pub(crate) to_start: f64,
+    /// How far the change extends to the right.
+    pub(crate) to_end: f64,
+    /// What the change is multiplied with, unless a counter's zero is near.
+    pub(crate) factor: f64,
 }
 
 /// How long windows are and where they end.
@@ -35,6 +51,7 @@ pub(crate) struct Shape<'a> {
 /// Finds `first..end` for every step such that `end - before < t <= end + after`.
 pub(crate) fn find(times_ms: &[i64], shape: Shape<'_>, out: &mut Windows) {
     out.bounds.clear();
+    out.spreads.clear();
     out.total = 0;
     let (mut first, mut end) = (0, 0);
     if let Some(&at) = shape.ends_ms.first() {
