@@ -28,6 +28,8 @@ struct Fake {
     pods: Mutex<BTreeMap<String, Value>>,
     version: AtomicUsize,
     watchers: Mutex<Vec<mpsc::UnboundedSender<String>>>,
+    /// What happened, by version: a watch begins where its list ended.
+    log: Mutex<Vec<(usize, String)>>,
     lists: AtomicUsize,
     watches: AtomicUsize,
     /// Answers with this status instead, while it is set.
@@ -45,23 +47,46 @@ impl Fake {
             "spec": {"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80}]}]},
             "status": {"podIP": ip, "phase": "Running"}});
         let known = self.pods.lock().unwrap().insert(name.to_owned(), pod.clone());
-        self.tell(if known.is_some() { "MODIFIED" } else { "ADDED" }, &pod);
+        self.happen(if known.is_some() { "MODIFIED" } else { "ADDED" }, &pod);
+    }
+
+    /// Tells watchers now, and those that ask for an older version later.
+    fn happen(&self, kind: &str, object: &Value) {
+        let mut log = self.log.lock().unwrap();
+        let version = object["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse().ok());
+        log.push((version.expect("a version"), line(kind, object)));
+        self.tell(kind, object);
+    }
+
+    /// A watch from a version on.
+    fn watch(&self, from: usize) -> mpsc::UnboundedReceiver<String> {
+        let log = self.log.lock().unwrap();
+        let (sender, receiver) = mpsc::unbounded_channel();
+        for (_, line) in log.iter().filter(|(version, _)| *version > from) {
+            sender.send(line.clone()).expect("the receiver is here");
+        }
+        self.watchers.lock().unwrap().push(sender);
+        receiver
     }
 
     fn delete(&self, name: &str) {
         let mut pod = self.pods.lock().unwrap().remove(name).expect("it is there");
         pod["metadata"]["resourceVersion"] = json!(self.next_version());
-        self.tell("DELETED", &pod);
+        self.happen("DELETED", &pod);
     }
 
     fn tell(&self, kind: &str, object: &Value) {
-        let line = format!("{}\n", json!({"type": kind, "object": object}));
+        let line = line(kind, object);
         self.watchers.lock().unwrap().retain(|w| w.send(line.clone()).is_ok());
     }
 
     fn end_watches(&self) {
         self.watchers.lock().unwrap().clear();
     }
+}
+
+fn line(kind: &str, object: &Value) -> String {
+    format!("{}\n", json!({"type": kind, "object": object}))
 }
 
 fn json(value: &Value) -> impl IntoResponse + use<> {
@@ -78,8 +103,8 @@ async fn pods(
     }
     if query.contains_key("watch") {
         fake.watches.fetch_add(1, Ordering::SeqCst);
-        let (sender, mut receiver) = mpsc::unbounded_channel::<String>();
-        fake.watchers.lock().unwrap().push(sender);
+        let from = query.get("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or(0);
+        let mut receiver = fake.watch(from);
         let lines = futures::stream::poll_fn(move |cx| {
             receiver
                 .poll_recv(cx)
