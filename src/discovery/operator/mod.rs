@@ -7,6 +7,7 @@
 //! whole and harms no other.
 
 mod fields;
+mod follow;
 mod monitor;
 mod probe;
 mod relabeling;
@@ -22,6 +23,7 @@ use serde_json::Value;
 
 use crate::config::KubernetesRole;
 
+pub use follow::{Timing, Wanted, follow};
 pub use rule::rule_file;
 pub use secrets::{SecretKind, SecretSource};
 pub use selector::{SelectorError, selects};
