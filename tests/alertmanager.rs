@@ -180,7 +180,8 @@ async fn alerts_reach_a_real_alertmanager() {
 
     let alertmanager = Arc::new(alertmanager);
     let watch = alertmanager.clone();
-    wait("the alert", Box::new(move || (!watch.json("/api/v2/alerts").is_empty()).then_some(()))).await;
+    wait("the alert", Box::new(move || (!watch.json("/api/v2/alerts").is_empty()).then_some(())))
+        .await;
     let alert = alertmanager.json("/api/v2/alerts").remove(0);
     assert_eq!(
         alert["labels"],
@@ -193,7 +194,10 @@ async fn alerts_reach_a_real_alertmanager() {
         "http://narthex.example.org/graph?g0.expr=cpu+%3E+80&g0.tab=1"
     );
     let groups = alertmanager.json("/api/v2/alerts/groups");
-    assert_eq!(groups[0]["labels"], serde_json::json!({"alertname": "HighCpuUsage", "namespace": "shop"}));
+    assert_eq!(
+        groups[0]["labels"],
+        serde_json::json!({"alertname": "HighCpuUsage", "namespace": "shop"})
+    );
 
     // A critical one of the same namespace suppresses it.
     set(99.0);
