@@ -13,8 +13,7 @@
 //!            varint checksums, per checksum varint columns, u32 CRC-32 of their chunks
 //! payload  = the chunks, in order of the columns
 //! chunk    = [histograms] [starts] floats
-//! histograms (flag 2) = presence runs within the samples, per histogram
-//!            varint length, histogram
+//! histograms (flag 2) = presence runs within the samples, histogram::codec::encode
 //! starts (flag 4)     = per sample signed difference to the start before
 //! floats   = codec::encode of the other samples; with flag 1 against the
 //!            floats of the column before
@@ -30,9 +29,8 @@ use std::sync::Arc;
 use crate::axis::Layout;
 use crate::codec;
 use crate::engine::varint;
-use crate::head::histogram;
 use crate::head::open::OpenRows;
-use crate::histogram::Histogram;
+use crate::histogram::{self, Histogram};
 use crate::read::Axis;
 
 /// First bytes of a stripe.
@@ -271,13 +269,8 @@ fn runs_of(rows: &[u32]) -> Vec<Range<u32>> {
 fn put_histograms(histograms: &[(u32, Arc<Histogram>)], out: &mut Vec<u8>) {
     let at: Vec<u32> = histograms.iter().map(|(at, _)| *at).collect();
     codec::encode_runs(&runs_of(&at), out);
-    let mut one = Vec::new();
-    for (_, h) in histograms {
-        one.clear();
-        histogram::encode(h, &mut one);
-        varint::put(out, one.len() as u64);
-        out.extend_from_slice(&one);
-    }
+    let all: Vec<Arc<Histogram>> = histograms.iter().map(|(_, h)| Arc::clone(h)).collect();
+    histogram::codec::encode(&all, out);
 }
 
 /// Columns that are taken out of the rows together, for the cache's sake.
@@ -515,12 +508,12 @@ impl Header {
             let mut runs = Vec::new();
             let used = codec::decode_runs(input, count as u32, &mut runs).ok()?;
             varint::take_bytes(&mut input, used)?;
-            for at in runs.into_iter().flatten() {
-                let mut one = varint::take_sized(&mut input)?;
-                let histogram = histogram::decode(&mut one)?;
-                out.may_be_stale |= histogram.is_stale();
-                out.histograms.push((at, Arc::new(histogram)));
-            }
+            let at: Vec<u32> = runs.into_iter().flatten().collect();
+            let mut histograms = Vec::new();
+            let used = histogram::codec::decode(input, at.len(), &mut histograms).ok()?;
+            varint::take_bytes(&mut input, used)?;
+            out.may_be_stale |= histograms.iter().any(|h| h.is_stale());
+            out.histograms.extend(at.into_iter().zip(histograms));
         }
         if flags & STARTS != 0 {
             let mut before = 0i64;

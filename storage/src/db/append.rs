@@ -276,9 +276,15 @@ impl Appender for DbAppender {
         start_ms: i64,
         histogram: &Histogram,
     ) -> Result<(), AppendError> {
-        if !plain_histogram::fits(histogram) {
-            return Err(AppendError::InvalidHistogram);
-        }
+        let marker;
+        let histogram = if histogram.is_stale() {
+            // Nothing else of a marker matters.
+            marker = Histogram { sum: histogram.sum, ..Histogram::default() };
+            &marker
+        } else {
+            histogram.validate().map_err(|_| AppendError::InvalidHistogram)?;
+            histogram
+        };
         self.check(series.0, timestamp_ms, None)
             .inspect_err(|e| self.inner.count_refused(&[(0, *e)]))?;
         let position = self.push(timestamp_ms, series.0, 0.0);

@@ -17,7 +17,7 @@ use crate::axis::{AxisTable, Layout};
 use crate::day::catalog::Stripe;
 use crate::day::stripe::{DecodedColumn, Header};
 use crate::head::open::{OpenRows, OpenStripe};
-use crate::histogram::Histogram;
+use crate::histogram::{Histogram, settle_hints};
 use crate::index::Index;
 use crate::labels::{Labels, Matcher};
 use crate::read::{Axis, Column, Querier, ReadError, SeriesRef};
@@ -327,6 +327,7 @@ impl Querier for DbQuerier {
         if joined.overlaps {
             merge_overlaps(&mut joined.times, out);
         }
+        settle_hints(&mut out.histograms);
         let is_shared = joined.is_named && !joined.overlaps;
         let axis = self.axis_of(joined.key, &joined.times, is_shared);
         clip(axis, start_ms, end_ms, out);

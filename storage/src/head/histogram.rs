@@ -39,21 +39,6 @@ pub(crate) fn encode(histogram: &Histogram, out: &mut Vec<u8>) {
     }
 }
 
-/// Whether [`decode`] takes back what [`encode`] writes of it.
-pub(crate) fn fits(histogram: &Histogram) -> bool {
-    let buckets = [
-        histogram.positive_buckets.len(),
-        histogram.negative_buckets.len(),
-        histogram.custom_values.len(),
-        histogram.positive_spans.len(),
-        histogram.negative_spans.len(),
-    ];
-    let covered = |spans: &[Span]| spans.iter().map(|s| u64::from(s.length)).sum::<u64>();
-    buckets.iter().all(|&n| n <= MAX_BUCKETS)
-        && covered(&histogram.positive_spans) == histogram.positive_buckets.len() as u64
-        && covered(&histogram.negative_spans) == histogram.negative_buckets.len() as u64
-}
-
 /// Decodes what [`encode`] wrote off the front of `input`; `None` if it is
 /// damaged.
 pub(crate) fn decode(input: &mut &[u8]) -> Option<Histogram> {

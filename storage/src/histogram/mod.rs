@@ -24,7 +24,7 @@ pub use bounds::{SCHEMA_MAX, SCHEMA_MAX_ACCEPTED, SCHEMA_MIN, is_exponential, up
 pub use bucket::{Bucket, SideIter};
 pub use convert::{ClassicError, ClassicHistogram, IntegerHistogram};
 pub use layout::kahan_add;
-pub use reset::HintTracker;
+pub use reset::{HintTracker, settle_hints};
 pub use text::GoFloat;
 pub use trim::Keep;
 pub use validate::{BUCKETS_MAX, HistogramError, Side};

@@ -1,6 +1,7 @@
 //! Counter resets: did a histogram start again between two samples?
 
 use std::iter::Peekable;
+use std::sync::Arc;
 
 use super::bounds::{exponential_bound, is_exponential};
 use super::bucket::{Reduced, SideIter};
@@ -136,6 +137,41 @@ impl HintTracker {
             None => self.newest = Some(histogram.clone()),
         }
         hint
+    }
+}
+
+/// Gives the histograms of a column the hints that a [`HintTracker`] would;
+/// the numbers are positions in the column, floats between them end a chunk.
+///
+/// Copies histograms whose hint changes and that are shared with others; equal
+/// neighbours stay shared.
+pub fn settle_hints(histograms: &mut [(u32, Arc<Histogram>)]) {
+    // The sample before: its position, as it was, and as it is now.
+    let mut before: Option<(u32, Arc<Histogram>, Arc<Histogram>)> = None;
+    for (position, histogram) in histograms {
+        let follows = before.as_ref().filter(|b| b.0.checked_add(1) == Some(*position));
+        let hint = match follows {
+            _ if histogram.counter_reset_hint == CounterResetHint::Gauge => CounterResetHint::Gauge,
+            Some((_, previous, _)) if previous.continues_with(histogram) => {
+                CounterResetHint::NotReset
+            }
+            _ => CounterResetHint::Unknown,
+        };
+        let was = Arc::clone(histogram);
+        match &before {
+            Some((_, previous, now))
+                if Arc::ptr_eq(previous, &was) && now.counter_reset_hint == hint =>
+            {
+                *histogram = Arc::clone(now);
+            }
+            _ if was.counter_reset_hint == hint => {}
+            _ => {
+                let mut changed = Histogram::clone(&was);
+                changed.counter_reset_hint = hint;
+                *histogram = Arc::new(changed);
+            }
+        }
+        before = Some((*position, was, Arc::clone(histogram)));
     }
 }
 

@@ -329,6 +329,13 @@ fn tracked_hints_are_those_of_chunks() {
     };
     let stale = Histogram { sum: crate::sample::stale_nan(), ..Histogram::default() };
     let mut tracker = HintTracker::new();
+    let shared = std::sync::Arc::new(of(9.0, Unknown));
+    let mut column = vec![(0, Arc::clone(&shared)), (1, Arc::clone(&shared)), (2, shared)];
+    column.push((4, Arc::new(of(9.0, NotReset))));
+    settle_hints(&mut column);
+    let hints: Vec<_> = column.iter().map(|(_, h)| h.counter_reset_hint).collect();
+    assert_eq!(hints, [Unknown, NotReset, NotReset, Unknown]);
+    assert!(Arc::ptr_eq(&column[1].1, &column[2].1));
     let steps = [
         (of(1.0, Unknown), Unknown),
         (of(2.0, Unknown), NotReset),
@@ -342,5 +349,10 @@ fn tracked_hints_are_those_of_chunks() {
     ];
     for (i, (histogram, hint)) in steps.iter().enumerate() {
         assert_eq!(tracker.next(histogram), *hint, "step {i}");
+    }
+    let mut column: Vec<_> = (0..).zip(steps.iter().map(|(h, _)| Arc::new(h.clone()))).collect();
+    settle_hints(&mut column);
+    for ((i, h), (_, hint)) in column.iter().zip(&steps) {
+        assert_eq!(h.counter_reset_hint, *hint, "step {i}");
     }
 }
