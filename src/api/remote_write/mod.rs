@@ -4,6 +4,7 @@
 //! built, labels go straight into one reused buffer. Samples that cannot be
 //! taken do not harm the others; the answer names the first.
 
+mod histogram;
 mod wire;
 
 use std::sync::Arc;
@@ -13,12 +14,11 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use narthex_storage::append::{AppendError, Appender, CommitError, SourceId, SyncClass};
-use narthex_storage::histogram::{CounterResetHint, Histogram, Span};
 use narthex_storage::labels::{Labels, LabelsBuilder, METRIC_NAME};
 use narthex_storage::read::SeriesRef;
 use narthex_storage::sample::{Exemplar, Metadata, MetricKind};
 
-use self::wire::{Field, Fields, WireError, packed_doubles, packed_varints, unzigzag};
+use self::wire::{Field, Fields, WireError};
 use super::Api;
 
 /// Largest uncompressed request, in bytes.
@@ -230,7 +230,7 @@ impl Batch {
         series: SeriesRef,
         message: &[u8],
     ) -> Result<Result<(), AppendError>, WireError> {
-        let Some((timestamp_ms, histogram)) = histogram(message)? else {
+        let Some((timestamp_ms, histogram)) = histogram::read(message)? else {
             return Ok(Err(AppendError::InvalidHistogram));
         };
         if timestamp_ms > self.max_time_ms {
@@ -290,71 +290,5 @@ const fn metric_kind(number: u64) -> MetricKind {
         6 => MetricKind::Info,
         7 => MetricKind::StateSet,
         _ => MetricKind::Unknown,
-    }
-}
-
-/// A `Histogram`, integer or float; `None` if it contradicts itself.
-fn histogram(message: &[u8]) -> Result<Option<(i64, Histogram)>, WireError> {
-    let mut h = Histogram::default();
-    let mut timestamp_ms = 0;
-    let (mut positive_deltas, mut negative_deltas) = (Vec::new(), Vec::new());
-    let mut fields = Fields::new(message);
-    #[allow(clippy::cast_precision_loss, reason = "counts above 2^53 lose their last digits")]
-    while let Some((number, field)) = fields.next()? {
-        match number {
-            1 => h.count = field.integer() as f64,
-            2 => h.count = field.double(),
-            3 => h.sum = field.double(),
-            4 => match i32::try_from(field.zigzag()) {
-                Ok(schema) => h.schema = schema,
-                Err(_) => return Ok(None),
-            },
-            5 => h.zero_threshold = field.double(),
-            6 => h.zero_count = field.integer() as f64,
-            7 => h.zero_count = field.double(),
-            8 => h.negative_spans.push(span(field.bytes())?),
-            9 => packed_varints(field.bytes(), |n| negative_deltas.push(unzigzag(n)))?,
-            10 => h.negative_buckets = packed_doubles(field.bytes())?,
-            11 => h.positive_spans.push(span(field.bytes())?),
-            12 => packed_varints(field.bytes(), |n| positive_deltas.push(unzigzag(n)))?,
-            13 => h.positive_buckets = packed_doubles(field.bytes())?,
-            14 => h.counter_reset_hint = reset_hint(field.integer()),
-            15 => timestamp_ms = signed(field),
-            16 => h.custom_values = packed_doubles(field.bytes())?.into(),
-            _ => {}
-        }
-    }
-    for (deltas, buckets) in
-        [(positive_deltas, &mut h.positive_buckets), (negative_deltas, &mut h.negative_buckets)]
-    {
-        let mut count = 0_i64;
-        #[allow(clippy::cast_precision_loss, reason = "counts above 2^53 lose their last digits")]
-        buckets.extend(deltas.iter().map(|delta| {
-            count = count.saturating_add(*delta);
-            count as f64
-        }));
-    }
-    Ok(Some((timestamp_ms, h)))
-}
-
-fn span(message: &[u8]) -> Result<Span, WireError> {
-    let mut span = Span::default();
-    let mut fields = Fields::new(message);
-    while let Some((number, field)) = fields.next()? {
-        match number {
-            1 => span.offset = i32::try_from(field.zigzag()).unwrap_or(i32::MAX),
-            2 => span.length = u32::try_from(field.integer()).unwrap_or(u32::MAX),
-            _ => {}
-        }
-    }
-    Ok(span)
-}
-
-const fn reset_hint(number: u64) -> CounterResetHint {
-    match number {
-        1 => CounterResetHint::Reset,
-        2 => CounterResetHint::NotReset,
-        3 => CounterResetHint::Gauge,
-        _ => CounterResetHint::Unknown,
     }
 }
