@@ -5,6 +5,7 @@
 //! [`GROUPS`] under the word that stands before it.
 
 mod check_config;
+mod check_metrics;
 mod check_rules;
 pub mod features;
 pub mod flags;
@@ -36,7 +37,7 @@ const GROUPS: &[(&str, &str, &[Subcommand])] = &[
     (
         "check",
         "Check files before they are used",
-        &[check_config::SUBCOMMAND, check_rules::SUBCOMMAND],
+        &[check_config::SUBCOMMAND, check_metrics::SUBCOMMAND, check_rules::SUBCOMMAND],
     ),
     ("promql", "Work with queries", &[promql_format::SUBCOMMAND]),
     ("test", "Run tests written down in files", &[test_promql::SUBCOMMAND, test_rules::SUBCOMMAND]),

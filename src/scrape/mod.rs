@@ -12,6 +12,8 @@
 //! process or its whole job ends; what a reload does not change goes on.
 
 mod cache;
+mod exposed;
+mod failure_log;
 mod fetch;
 mod labels;
 mod metadata;

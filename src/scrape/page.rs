@@ -26,7 +26,7 @@ use super::scanner::{
 pub const FUTURE_LIMIT_MS: i64 = 10 * 60 * 1000;
 
 /// Most characters of an exemplar's labels, as OpenMetrics wants it.
-const EXEMPLAR_CHARS: usize = 128;
+pub(super) const EXEMPLAR_CHARS: usize = 128;
 
 /// How the samples of a target are read.
 #[derive(Debug)]
@@ -122,9 +122,12 @@ pub enum PageError {
     /// More samples than `sample_limit`.
     #[error("sample limit exceeded")]
     SampleLimit,
-    /// The format is one that we do not read.
-    #[error("the format of the page is not supported")]
-    Unsupported,
+    /// A native histogram has too many buckets, also at the lowest resolution.
+    #[error("histogram bucket limit exceeded")]
+    BucketLimit,
+    /// The format is not kept, and there are no lines to name.
+    #[error("{0}")]
+    Exposed(String),
 }
 
 /// Reads a page in the text format. The page must end with a line end.
@@ -276,20 +279,31 @@ fn read<D: Dialect>(
     rows: &mut Rows,
     counts: &mut Counts,
 ) -> Result<(), PageError> {
-    rows.clear();
     let mut raw = std::mem::take(&mut rows.raw);
+    let result = with_intake(now_ms, rules, cache, appender, rows, counts, |intake| {
+        intake.lines::<D>(page, &mut raw)
+    });
+    rows.raw = raw;
+    result
+}
+
+/// Has a page read by `read`; what it took in is kept only if it succeeds.
+pub(super) fn with_intake(
+    now_ms: i64,
+    rules: &PageRules,
+    cache: &mut Cache,
+    appender: &mut dyn Appender,
+    rows: &mut Rows,
+    counts: &mut Counts,
+    read: impl FnOnce(&mut Intake<'_>) -> Result<(), PageError>,
+) -> Result<(), PageError> {
+    rows.clear();
     let mut buffers = std::mem::take(&mut rows.walk);
     let result = {
-        let mut intake = Intake {
-            walk: cache.walk(&mut buffers),
-            rules,
-            now_ms,
-            appender,
-            rows,
-            counts,
-            kind: MetricKind::Unknown,
-        };
-        match intake.lines::<D>(page, &mut raw).and_then(|()| intake.end()) {
+        let kind = MetricKind::Unknown;
+        let walk = cache.walk(&mut buffers);
+        let mut intake = Intake { walk, rules, now_ms, appender, rows, counts, kind };
+        match read(&mut intake).and_then(|()| intake.end()) {
             Ok(()) => {
                 let Intake { walk, rows, counts, .. } = intake;
                 // A series that got an exposed timestamp went stale, unless it has both.
@@ -307,13 +321,25 @@ fn read<D: Dialect>(
             }
         }
     };
-    rows.raw = raw;
     rows.walk = buffers;
     result
 }
 
+impl From<String> for PageError {
+    fn from(message: String) -> Self {
+        Self::Exposed(message)
+    }
+}
+
+/// What is appended for a sample.
+#[derive(Debug)]
+pub(super) enum Value {
+    Float(f64),
+    Histogram(Box<Histogram>),
+}
+
 /// Reading of one page under way.
-struct Intake<'a> {
+pub(super) struct Intake<'a> {
     walk: Walk<'a>,
     rules: &'a PageRules,
     now_ms: i64,
@@ -325,6 +351,39 @@ struct Intake<'a> {
 }
 
 impl Intake<'_> {
+    pub(super) const fn rules(&self) -> &PageRules {
+        self.rules
+    }
+
+    pub(super) const fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
+    pub(super) const fn rows(&mut self) -> &mut Rows {
+        self.rows
+    }
+
+    /// Counts a sample that is not taken.
+    pub(super) const fn skip(&mut self) {
+        self.counts.scraped += 1;
+    }
+
+    /// Notes something that belongs to the page, but is no sample.
+    pub(super) fn mark(&mut self, hash: u64) {
+        if self.walk.step(hash).is_none() && self.walk.search(hash) == Found::Nothing {
+            self.walk.insert(Line { hash, series: NO_TYPE, flags: Line::COMMENT });
+        }
+    }
+
+    /// Finds a sample's series by the hash of its text.
+    pub(super) fn look_up(&mut self, hash: u64) -> Found {
+        match self.walk.step(hash).copied() {
+            Some(line) if line.flags & Line::DUPLICATE != 0 => Found::Again(line),
+            Some(line) => Found::Known(line),
+            None => self.walk.search(hash),
+        }
+    }
+
     fn lines<D: Dialect>(&mut self, page: &[u8], raw: &mut RawLabels) -> Result<(), PageError> {
         let key = self.rules.hash_key;
         let mut at = 0;
@@ -389,7 +448,7 @@ impl Intake<'_> {
             }
             Found::Known(known) | Found::Again(known) => {
                 if let Some((value, timestamp_ms)) = D::number(&line[end..]) {
-                    self.known(found, known, value, timestamp_ms);
+                    self.known(found, known, Value::Float(value), timestamp_ms);
                     return Ok(Some(next));
                 }
             }
@@ -424,7 +483,8 @@ impl Intake<'_> {
         let found = if found == Found::Nothing { self.walk.search(hash) } else { found };
         match found {
             Found::Known(line) | Found::Again(line) => {
-                let series = self.known(found, line, sample.value, sample.timestamp_ms);
+                let series =
+                    self.known(found, line, Value::Float(sample.value), sample.timestamp_ms);
                 self.exemplar(page, raw, series, sample.timestamp_ms);
                 Ok(())
             }
@@ -432,14 +492,15 @@ impl Intake<'_> {
                 let fail = |message: String| PageError::Parse(ParseError::at(page, at, message));
                 let mut labels = LabelsBuilder::new();
                 raw.resolve(page, self.kind, &mut labels).map_err(fail)?;
-                let empty: Vec<String> = raw
-                    .pairs
-                    .iter()
-                    .filter(|(_, value)| value.is_empty())
-                    .map(|(name, _)| String::from_utf8_lossy(&page[name.clone()]).into_owned())
-                    .collect();
+                let empty = raw.empty_names(page);
                 let series = self
-                    .new_series(hash, labels, &empty, sample.value, sample.timestamp_ms)
+                    .new_series(
+                        hash,
+                        labels,
+                        &empty,
+                        Value::Float(sample.value),
+                        sample.timestamp_ms,
+                    )
                     .map_err(|e| match e {
                         LabelError::Limit(message) => PageError::LabelLimit(message),
                         LabelError::Invalid(message) => fail(message),
@@ -477,11 +538,11 @@ impl Intake<'_> {
             .push((series, Exemplar { labels, value: exemplar.value, timestamp_ms }));
     }
 
-    fn known(
+    pub(super) fn known(
         &mut self,
         found: Found,
         line: Line,
-        value: f64,
+        value: Value,
         timestamp_ms: Option<i64>,
     ) -> Option<SeriesRef> {
         self.counts.scraped += 1;
@@ -506,25 +567,29 @@ impl Intake<'_> {
         Some(line.series)
     }
 
-    fn push(&mut self, series: SeriesRef, value: f64, timestamp_ms: Option<i64>) {
-        match timestamp_ms {
-            None => {
+    fn push(&mut self, series: SeriesRef, value: Value, timestamp_ms: Option<i64>) {
+        if timestamp_ms.is_some_and(|t| t > self.now_ms.saturating_add(FUTURE_LIMIT_MS)) {
+            self.counts.out_of_bounds += 1;
+            return;
+        }
+        match (value, timestamp_ms) {
+            (Value::Float(value), None) => {
                 self.rows.series.push(series);
                 self.rows.values.push(value);
             }
-            Some(t) if t > self.now_ms.saturating_add(FUTURE_LIMIT_MS) => {
-                self.counts.out_of_bounds += 1;
+            (Value::Float(value), Some(t)) => self.rows.timed.push((t, series, value)),
+            (Value::Histogram(histogram), t) => {
+                self.rows.histograms.push((t.unwrap_or(self.now_ms), series, *histogram));
             }
-            Some(t) => self.rows.timed.push((t, series, value)),
         }
     }
 
-    fn new_series(
+    pub(super) fn new_series(
         &mut self,
         hash: u64,
         labels: LabelsBuilder,
         empty: &[String],
-        value: f64,
+        value: Value,
         timestamp_ms: Option<i64>,
     ) -> Result<Option<SeriesRef>, LabelError> {
         self.counts.scraped += 1;

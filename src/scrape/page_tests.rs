@@ -284,3 +284,53 @@ proptest! {
         }
     }
 }
+
+/// Pages that prometheus-parse reads: no braces, commas, quotes or escapes in
+/// values, types that do not regroup samples.
+fn simple_page() -> impl Strategy<Value = String> {
+    let number = prop_oneof![
+        any::<f64>().prop_filter("finite", |v| v.is_finite()).prop_map(|v| format!("{v}")),
+        any::<f64>().prop_filter("finite", |v| v.is_finite()).prop_map(|v| format!("{v:e}")),
+        (any::<i32>(), 0..1000u32).prop_map(|(a, b)| format!("{a}.{b}")),
+        Just("NaN".to_owned()),
+        Just("+Inf".to_owned()),
+    ];
+    let labels = prop::collection::btree_map("[a-z_]{1,6}", "[a-zA-Z0-9 /:.-]{1,12}", 0..4);
+    let line = ("[a-z_]{1,8}", labels, number).prop_map(|(name, labels, number)| {
+        let labels: Vec<String> = labels.iter().map(|(n, v)| format!("{n}=\"{v}\"")).collect();
+        if labels.is_empty() {
+            return format!("{name} {number}");
+        }
+        format!("{name}{{{}}} {number}", labels.join(","))
+    });
+    prop::collection::vec(line, 0..12).prop_map(|lines| lines.join("\n"))
+}
+
+proptest! {
+    #[test]
+    fn pages_that_prometheus_parse_reads_are_read_alike(page in simple_page()) {
+        let mut rules = rules();
+        rules.labels.target = Labels::empty();
+        let mut target = Target::new(rules);
+        let mut expected = BTreeMap::new();
+        let lines = page.lines().map(|l| Ok(l.to_owned()));
+        for sample in prometheus_parse::Scrape::parse(lines).expect("reads").samples {
+            let pairs = sample.labels.iter().map(|(n, v)| (n.clone(), v.clone()));
+            let labels = Labels::from_pairs(pairs.chain([("__name__".to_owned(), sample.metric)]));
+            let prometheus_parse::Value::Untyped(value) = sample.value else {
+                panic!("there are no types on the page")
+            };
+            // Of two samples of a series we keep the first.
+            expected.entry(labels.to_string()).or_insert(format!("{value:?}"));
+        }
+        for _ in 0..2 {
+            let (samples, _) = target.scrape(&page);
+            let expected: Vec<String> = expected.iter().map(|(l, v)| format!("{l} {v}")).collect();
+            let mut samples = samples.expect("valid");
+            samples.sort();
+            let mut expected = expected;
+            expected.sort();
+            prop_assert_eq!(samples, expected);
+        }
+    }
+}

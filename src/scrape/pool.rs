@@ -11,6 +11,8 @@ use narthex_storage::labels::Labels;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::exposed::NativeRules;
+use super::failure_log::FailureLog;
 use super::fetch::{Buffers, Fetcher};
 use super::labels::LabelRules;
 use super::metadata::Interner;
@@ -18,6 +20,7 @@ use super::metrics::ScrapeMetrics;
 use super::negotiation::accept;
 use super::page::PageRules;
 use super::run::{Control, Loop};
+use super::scanner::protobuf::HistogramRules;
 use super::target::Target;
 use super::write::{Memory, Writer};
 use super::{ApplyError, PoolStatus};
@@ -63,6 +66,7 @@ struct Settings {
     sample_rules: Arc<Rules>,
     client: HttpClient,
     accept: HeaderValue,
+    failure_log: Option<Arc<FailureLog>>,
     /// Moves all targets' offsets, so that several servers ask at other times.
     offset_seed: u64,
 }
@@ -80,7 +84,14 @@ impl Settings {
         let rules = |configs| Rules::compile_for(configs, names).map_err(|e| fail(e.to_string()));
         let client = HttpClient::new_lazy(&config.http).map_err(|e| fail(e.to_string()))?;
         let accept = HeaderValue::from_str(&accept(config)).map_err(|e| fail(e.to_string()))?;
+        let failure_log = match &config.scrape_failure_log_file {
+            None => None,
+            Some(path) => Some(Arc::new(
+                FailureLog::open(path).map_err(|e| fail(format!("{}: {e}", path.display())))?,
+            )),
+        };
         Ok(Self {
+            failure_log,
             target_rules: rules(&config.relabel_configs)?,
             sample_rules: Arc::new(rules(&config.metric_relabel_configs)?),
             config: Arc::new(config.clone()),
@@ -288,6 +299,15 @@ impl Pool {
             interner: Arc::clone(&common.interner),
             extra: config.extra_scrape_metrics || common.extra_scrape_metrics,
             timeout: spec.timeout,
+            native: NativeRules {
+                read: HistogramRules {
+                    native: spec.scrape_native_histograms,
+                    always_classic: spec.always_scrape_classic_histograms,
+                },
+                convert_classic: spec.convert_classic_histograms_to_nhcb,
+                bucket_limit: config.native_histogram_bucket_limit,
+                min_bucket_factor: config.native_histogram_min_bucket_factor,
+            },
         };
         let fetcher = Fetcher::new(
             settings.client.clone(),
@@ -307,6 +327,8 @@ impl Pool {
             writer,
             buffers: common.buffers.clone(),
             fallback: config.fallback_scrape_protocol,
+            failure_log: settings.failure_log.clone(),
+            job: config.job_name.as_str().into(),
             interval_length: common.metrics.interval_length.with(&[&interval]),
             offset_hash,
             forced_error: Arc::clone(&self.forced_error),

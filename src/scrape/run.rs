@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use super::failure_log::FailureLog;
 use super::fetch::{Buffers, FetchError, Fetcher};
 use super::negotiation::{Format, format_of};
 use super::target::Target;
@@ -25,6 +26,8 @@ pub(super) struct Loop {
     pub(super) writer: Writer,
     pub(super) buffers: Buffers,
     pub(super) fallback: Option<ScrapeProtocol>,
+    pub(super) failure_log: Option<Arc<FailureLog>>,
+    pub(super) job: Arc<str>,
     pub(super) interval_length: Summary,
     /// Keys the offset within the interval.
     pub(super) offset_hash: u64,
@@ -104,7 +107,11 @@ impl Loop {
                         self.writer.metrics.exceeded_body_size_limit.inc();
                         body_bytes = -1.0;
                     }
-                    Err(e.to_string())
+                    let message = e.to_string();
+                    if let Some(log) = &self.failure_log {
+                        log.write(&self.job, &self.target.spec.url, &message);
+                    }
+                    Err(message)
                 }
             },
         };

@@ -356,3 +356,20 @@ async fn an_empty_page_is_a_good_one() {
     bench.manager.stop().await;
     assert!(bench.values("up").iter().all(|v| *v == 1.0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_are_written_to_the_log_file() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut config = scrape_config("job");
+    let file = dir.path().join("failures.log");
+    config.scrape_failure_log_file = Some(file.clone());
+    let server =
+        serve(|_| Answer::Bytes(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_vec()))
+            .await;
+    let error = Bench::error_of(config, &server).await;
+    let text = std::fs::read_to_string(&file).expect("written");
+    let line: serde_json::Value =
+        serde_json::from_str(text.lines().next().expect("a line")).expect("JSON");
+    assert_eq!(line["msg"], error.as_str());
+    assert_eq!(line["job_name"], "job");
+}

@@ -11,6 +11,7 @@ use narthex_storage::read::SeriesRef;
 use narthex_storage::sample::{Metadata, MetricKind, stale_nan};
 
 use super::cache::Cache;
+use super::exposed::{NativeRules, protobuf_metadata, read_exposed};
 use super::metadata::{self, Interner};
 use super::metrics::ScrapeMetrics;
 use super::negotiation::Format;
@@ -69,6 +70,8 @@ pub struct Writer {
     /// `scrape_timeout_seconds` and its like are written, too.
     pub(super) extra: bool,
     pub(super) timeout: Duration,
+    /// What becomes of histograms.
+    pub(super) native: NativeRules,
 }
 
 /// A scrape that is to be written.
@@ -198,15 +201,25 @@ impl Writer {
         rows: &mut Rows,
         counts: &mut Counts,
     ) -> Result<(), PageError> {
-        let (rules, cache) = (&self.rules, &mut memory.cache);
+        let (rules, cache, now_ms) = (&self.rules, &mut memory.cache, timestamp_ms);
         match format {
-            Format::Text => {
-                page::read_text(page, timestamp_ms, rules, cache, appender, rows, counts)
+            Format::Text if !self.native.convert_classic => {
+                page::read_text(page, now_ms, rules, cache, appender, rows, counts)
             }
-            Format::OpenMetrics => {
-                page::read_openmetrics(page, timestamp_ms, rules, cache, appender, rows, counts)
+            Format::OpenMetrics if !self.native.convert_classic => {
+                page::read_openmetrics(page, now_ms, rules, cache, appender, rows, counts)
             }
-            Format::Protobuf => Err(PageError::Unsupported),
+            _ => read_exposed(
+                page,
+                format,
+                self.native,
+                now_ms,
+                rules,
+                cache,
+                appender,
+                rows,
+                counts,
+            ),
         }
     }
 
@@ -218,6 +231,7 @@ impl Writer {
         match error {
             PageError::LabelLimit(_) => self.metrics.exceeded_label_limits.inc(),
             PageError::SampleLimit => self.metrics.exceeded_sample_limit.inc(),
+            PageError::BucketLimit => self.metrics.exceeded_bucket_limit.inc(),
             _ => {}
         }
         error.to_string()
@@ -232,7 +246,10 @@ impl Writer {
         appender: &mut dyn Appender,
     ) {
         let before = target.metadata();
-        let now = metadata::of_text(page, format, &self.interner);
+        let now = match format {
+            Format::Protobuf => protobuf_metadata(page, &self.interner),
+            _ => metadata::of_text(page, format, &self.interner),
+        };
         for family in now.iter() {
             let known = before
                 .binary_search_by(|f| f.family.cmp(&family.family))

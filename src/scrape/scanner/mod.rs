@@ -7,6 +7,7 @@
 
 pub mod float;
 pub mod openmetrics;
+pub mod protobuf;
 pub mod text;
 
 use std::ops::Range;
@@ -82,6 +83,16 @@ impl RawLabels {
         self.name = None;
         self.pairs.clear();
         self.exemplar = None;
+    }
+
+    /// Names that are exposed with an empty value.
+    #[must_use]
+    pub fn empty_names(&self, page: &[u8]) -> Vec<String> {
+        self.pairs
+            .iter()
+            .filter(|(_, value)| value.is_empty())
+            .map(|(name, _)| String::from_utf8_lossy(&page[name.clone()]).into_owned())
+            .collect()
     }
 
     /// Writes the labels to `out`, unescaped. Bounds of histograms and

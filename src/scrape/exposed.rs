@@ -1,0 +1,434 @@
+//! Pages that are not read by position: protobuf, and text whose classic
+//! histograms become native ones.
+//!
+//! Each sample comes with its labels; their bytes are hashed in place of a
+//! line, and from there on the cache works as for text.
+
+use std::collections::BTreeMap;
+
+use narthex_storage::append::Appender;
+use narthex_storage::histogram::{ClassicHistogram, Histogram};
+use narthex_storage::labels::{Labels, LabelsBuilder, METRIC_NAME};
+use narthex_storage::sample::{Exemplar, Metadata, MetricKind};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::cache::{Cache, Found};
+use super::labels::LabelError;
+use super::metadata::{Interner, TargetMetadata, collect};
+use super::negotiation::Format;
+use super::page::{Counts, EXEMPLAR_CHARS, Intake, PageError, PageRules, Rows, Value, with_intake};
+use super::scanner::float::parse_float;
+use super::scanner::protobuf::{Exposed, ExposedValue, HistogramRules, families};
+use super::scanner::{Entry, ParseError, RawLabels, openmetrics, text};
+
+/// The lowest schema that resolution is reduced to.
+const SCHEMA_MIN: i32 = -4;
+/// The highest schema.
+const SCHEMA_MAX: i32 = 8;
+
+/// What becomes of histograms.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct NativeRules {
+    /// What is read of protobuf pages.
+    pub read: HistogramRules,
+    /// Classic histograms become native ones with custom buckets.
+    pub convert_classic: bool,
+    /// Most buckets; 0 is no limit.
+    pub bucket_limit: u64,
+    /// Smallest growth factor; 0 is no limit.
+    pub min_bucket_factor: f64,
+}
+
+impl NativeRules {
+    /// The highest schema that the growth factor allows.
+    fn max_schema(&self) -> i32 {
+        if self.min_bucket_factor <= 1.0 {
+            return SCHEMA_MAX;
+        }
+        let schema = (-self.min_bucket_factor.log2().log2()).floor();
+        #[allow(clippy::cast_possible_truncation, reason = "clamped")]
+        let schema = schema.clamp(f64::from(SCHEMA_MIN), f64::from(SCHEMA_MAX)) as i32;
+        schema
+    }
+
+    /// Reduces a histogram to what is allowed; `false` if it cannot be.
+    fn reduce(&self, histogram: &mut Histogram) -> bool {
+        if !histogram.uses_custom_buckets() && histogram.schema > self.max_schema() {
+            histogram.reduce_resolution(self.max_schema());
+        }
+        let over = |h: &Histogram| {
+            let buckets = h.positive_buckets.len() + h.negative_buckets.len();
+            self.bucket_limit > 0 && buckets as u64 > self.bucket_limit
+        };
+        while over(histogram) {
+            if histogram.uses_custom_buckets() || histogram.schema <= SCHEMA_MIN {
+                return false;
+            }
+            histogram.reduce_resolution(histogram.schema - 1);
+        }
+        true
+    }
+}
+
+/// Reads a page in any format, sample by sample. Text must end with a line end.
+///
+/// # Errors
+///
+/// As [`super::page::read_text`].
+#[allow(clippy::too_many_arguments, reason = "those of the readers by position, and two")]
+pub fn read_exposed(
+    page: &[u8],
+    format: Format,
+    native: NativeRules,
+    now_ms: i64,
+    rules: &PageRules,
+    cache: &mut Cache,
+    appender: &mut dyn Appender,
+    rows: &mut Rows,
+    counts: &mut Counts,
+) -> Result<(), PageError> {
+    with_intake(now_ms, rules, cache, appender, rows, counts, |intake| {
+        let mut sink =
+            Sink { intake, native, collecting: None, family: None, too_many_buckets: false };
+        match format {
+            Format::Protobuf => sink.protobuf(page)?,
+            Format::Text | Format::OpenMetrics => sink.text(page, format)?,
+        }
+        if sink.too_many_buckets { Err(PageError::BucketLimit) } else { Ok(()) }
+    })
+}
+
+/// Type, help and unit of the families of a protobuf page.
+#[must_use]
+pub fn protobuf_metadata(page: &[u8], interner: &Interner) -> TargetMetadata {
+    let mut found: BTreeMap<String, Metadata> = BTreeMap::new();
+    for family in families(page).map_while(Result::ok) {
+        let (help, unit) = (family.help.to_owned(), family.unit.to_owned());
+        found.insert(family.name.to_owned(), Metadata { kind: family.kind, help, unit });
+    }
+    collect(found, interner)
+}
+
+struct Sink<'a, 'b> {
+    intake: &'a mut Intake<'b>,
+    native: NativeRules,
+    /// Classic series of one histogram that become a native one.
+    collecting: Option<Collecting>,
+    /// Name and type of the last `TYPE`.
+    family: Option<(String, MetricKind)>,
+    too_many_buckets: bool,
+}
+
+/// A classic histogram under way.
+struct Collecting {
+    /// Its labels without `le`, with the family's name.
+    labels: Labels,
+    empty: Vec<String>,
+    timestamp_ms: Option<i64>,
+    histogram: ClassicHistogram,
+    /// A part did not fit the others: there is no such histogram.
+    broken: bool,
+    exemplars: Vec<(Labels, f64, Option<i64>)>,
+}
+
+impl Sink<'_, '_> {
+    fn protobuf(&mut self, page: &[u8]) -> Result<(), PageError> {
+        for family in families(page) {
+            let family = family?;
+            // The family takes a comment's place in the cache: when it changes,
+            // metadata are read again.
+            let key =
+                format!("\0{}\0{}\0{}\0{:?}", family.name, family.help, family.unit, family.kind);
+            self.intake.mark(xxh3_64_with_seed(key.as_bytes(), self.intake.rules().hash_key));
+            self.family = Some((family.name.to_owned(), family.kind));
+            let rules = self.native.read;
+            let mut native_seen = None;
+            family.samples::<PageError>(rules, |exposed| {
+                if matches!(exposed.value, ExposedValue::Histogram(_)) {
+                    self.flush()?;
+                    native_seen = Some(exposed.labels.build().drop(&[METRIC_NAME]));
+                    return self.sample(exposed);
+                }
+                let rest = exposed.labels.build().drop(&[METRIC_NAME, "le"]);
+                if native_seen.as_ref() == Some(&rest) {
+                    return self.sample(exposed);
+                }
+                self.classic_or_plain(exposed)
+            })?;
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn text(&mut self, page: &[u8], format: Format) -> Result<(), PageError> {
+        let (mut at, mut raw) = (0, RawLabels::default());
+        loop {
+            let (entry, next) = match format {
+                Format::OpenMetrics => openmetrics::entry(page, at, &mut raw),
+                _ => text::entry(page, at, &mut raw),
+            }
+            .map_err(PageError::Parse)?;
+            let mark = |this: &mut Self| {
+                let key = this.intake.rules().hash_key;
+                this.intake.mark(xxh3_64_with_seed(&page[at..next], key));
+            };
+            match entry {
+                Entry::End => return self.flush(),
+                Entry::Type(name, kind) => {
+                    self.flush()?;
+                    mark(self);
+                    self.family = Some((String::from_utf8_lossy(name).into_owned(), kind));
+                }
+                Entry::Help(..) | Entry::Unit(..) => mark(self),
+                Entry::Comment => {}
+                Entry::Sample(sample) => {
+                    let kind = self.family.as_ref().map_or(MetricKind::Unknown, |f| f.1);
+                    let fail = |m: String| PageError::Parse(ParseError::at(page, at, m));
+                    let mut labels = LabelsBuilder::new();
+                    raw.resolve(page, kind, &mut labels).map_err(fail)?;
+                    let exemplar = raw.exemplar.as_ref();
+                    self.classic_or_plain(Exposed {
+                        labels,
+                        empty: raw.empty_names(page),
+                        value: ExposedValue::Float(sample.value),
+                        timestamp_ms: sample.timestamp_ms,
+                        exemplars: exemplar
+                            .map(|e| (e.labels(page), e.value, e.timestamp_ms))
+                            .into_iter()
+                            .collect(),
+                    })?;
+                }
+            }
+            at = next;
+        }
+    }
+
+    /// A sample of a classic histogram is collected if it shall be converted.
+    fn classic_or_plain(&mut self, exposed: Exposed) -> Result<(), PageError> {
+        let Some((part, labels)) = self.part_of_histogram(&exposed) else {
+            self.flush()?;
+            return self.sample(exposed);
+        };
+        if self.collecting.as_ref().is_none_or(|c| c.labels != labels) {
+            self.flush()?;
+        }
+        let collecting = self.collecting.get_or_insert_with(|| Collecting {
+            labels,
+            empty: exposed.empty.clone(),
+            timestamp_ms: exposed.timestamp_ms,
+            histogram: ClassicHistogram::new(),
+            broken: false,
+            exemplars: Vec::new(),
+        });
+        let ExposedValue::Float(value) = exposed.value else { return Ok(()) };
+        let fits = match part {
+            Part::Bucket(bound) => collecting.histogram.bucket(bound, value),
+            Part::Count => collecting.histogram.set_count(value),
+            Part::Sum => {
+                collecting.histogram.set_sum(value);
+                Ok(())
+            }
+        };
+        collecting.broken |= fits.is_err();
+        collecting.exemplars.extend(exposed.exemplars.iter().cloned());
+        if self.native.read.always_classic {
+            return self.sample(exposed);
+        }
+        Ok(())
+    }
+
+    /// Which part of the current family's histogram this is, and the
+    /// histogram's labels.
+    fn part_of_histogram(&self, exposed: &Exposed) -> Option<(Part, Labels)> {
+        let (family, kind) = self.family.as_ref()?;
+        if !self.native.convert_classic || *kind != MetricKind::Histogram {
+            return None;
+        }
+        let suffix = exposed.labels.get(METRIC_NAME).strip_prefix(family.as_str())?;
+        let part = match suffix {
+            "_bucket" => {
+                let le = exposed.labels.get("le");
+                Part::Bucket(parse_float(le.as_bytes()).filter(|b| !b.is_nan())?)
+            }
+            "_count" => Part::Count,
+            "_sum" => Part::Sum,
+            _ => return None,
+        };
+        let mut labels = exposed.labels.clone();
+        labels.set("le", "").set(METRIC_NAME, family);
+        Some((part, labels.build()))
+    }
+
+    /// The histogram that was collected is complete.
+    fn flush(&mut self) -> Result<(), PageError> {
+        let Some(collected) = self.collecting.take() else { return Ok(()) };
+        let Ok(histogram) = collected.histogram.to_histogram() else { return Ok(()) };
+        if collected.broken || histogram.validate().is_err() {
+            return Ok(());
+        }
+        self.sample(Exposed {
+            labels: collected.labels.to_builder(),
+            empty: collected.empty,
+            value: ExposedValue::Histogram(Box::new(histogram)),
+            timestamp_ms: collected.timestamp_ms,
+            exemplars: collected.exemplars.into_iter().filter(|(_, _, t)| t.is_some()).collect(),
+        })
+    }
+
+    fn sample(&mut self, exposed: Exposed) -> Result<(), PageError> {
+        let Exposed { labels, empty, value, timestamp_ms, exemplars } = exposed;
+        let value = match value {
+            ExposedValue::Float(value) => Value::Float(value),
+            ExposedValue::Histogram(mut histogram) => {
+                if !self.native.reduce(&mut histogram) {
+                    self.too_many_buckets = true;
+                    self.intake.skip();
+                    return Ok(());
+                }
+                Value::Histogram(histogram)
+            }
+        };
+        let mut key = labels.build().as_bytes().to_vec();
+        for name in &empty {
+            key.push(0);
+            key.extend_from_slice(name.as_bytes());
+        }
+        let hash = xxh3_64_with_seed(&key, self.intake.rules().hash_key);
+        let found = self.intake.look_up(hash);
+        let series = match (found, value) {
+            (Found::Nothing, value) => self
+                .intake
+                .new_series(hash, labels, &empty, value, timestamp_ms)
+                .map_err(|e| match e {
+                    LabelError::Limit(m) => PageError::LabelLimit(m),
+                    LabelError::Invalid(m) => PageError::Exposed(m),
+                })?,
+            (Found::Known(line) | Found::Again(line), value) => {
+                self.intake.known(found, line, value, timestamp_ms)
+            }
+        };
+        let Some(series) = series else { return Ok(()) };
+        for (labels, value, exemplar_ms) in exemplars {
+            let chars: usize =
+                labels.iter().map(|(n, v)| n.chars().count() + v.chars().count()).sum();
+            if chars <= EXEMPLAR_CHARS {
+                let timestamp_ms =
+                    exemplar_ms.or(timestamp_ms).unwrap_or_else(|| self.intake.now_ms());
+                let exemplar = Exemplar { labels, value, timestamp_ms };
+                self.intake.rows().exemplars.push((series, exemplar));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A part of a classic histogram.
+enum Part {
+    Bucket(f64),
+    Count,
+    Sum,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use narthex_query::memory::MemoryStorage;
+    use narthex_storage::append::{Appendable as _, SourceId, SyncClass};
+
+    use super::super::labels::LabelRules;
+    use super::*;
+    use crate::config::{NameValidation, ScrapeLimits};
+
+    fn rules() -> PageRules {
+        PageRules {
+            labels: LabelRules {
+                target: Labels::empty(),
+                honor_labels: false,
+                relabel: Arc::default(),
+                limits: ScrapeLimits::default(),
+                validation: NameValidation::Utf8,
+            },
+            honor_timestamps: true,
+            track_timestamps_staleness: false,
+            sample_limit: 0,
+            hash_key: 7,
+        }
+    }
+
+    const PAGE: &str = "# TYPE h histogram\n\
+        h_bucket{a=\"b\",le=\"1\"} 1\nh_bucket{a=\"b\",le=\"+Inf\"} 3\nh_sum{a=\"b\"} 5\nh_count{a=\"b\"} 3\n\
+        h_bucket{a=\"c\",le=\"1\"} 2\nh_bucket{a=\"c\",le=\"+Inf\"} 1\nh_sum{a=\"c\"} 5\n\
+        # TYPE g gauge\ng 1\n";
+
+    #[test]
+    fn classic_histograms_become_native_ones() {
+        let storage = MemoryStorage::new();
+        let (mut cache, mut rows, rules) = (Cache::default(), Rows::default(), rules());
+        let mut appender = storage.appender(SourceId(0), SyncClass::Scrape);
+        let mut native = NativeRules { convert_classic: true, ..NativeRules::default() };
+        for round in 0..3 {
+            let mut counts = Counts::default();
+            read_exposed(
+                PAGE.as_bytes(),
+                Format::Text,
+                native,
+                9,
+                &rules,
+                &mut cache,
+                appender.as_mut(),
+                &mut rows,
+                &mut counts,
+            )
+            .expect("valid");
+            // The second one does not add up, and makes nothing.
+            assert_eq!((rows.series.len(), rows.histograms.len(), rows.stale.len()), (1, 1, 0));
+            let (t, _, histogram) = &rows.histograms[0];
+            assert_eq!((*t, histogram.count, histogram.sum), (9, 3.0, 5.0));
+            assert_eq!(&*histogram.custom_values, &[1.0]);
+            assert_eq!(histogram.positive_buckets, [1.0, 2.0]);
+            assert_eq!((counts.scraped, counts.added), (2, if round == 0 { 2 } else { 0 }));
+            assert_eq!(counts.metadata_changed, round == 0);
+        }
+        native.read.always_classic = true;
+        let mut counts = Counts::default();
+        read_exposed(
+            PAGE.as_bytes(),
+            Format::Text,
+            native,
+            9,
+            &rules,
+            &mut cache,
+            appender.as_mut(),
+            &mut rows,
+            &mut counts,
+        )
+        .expect("valid");
+        assert_eq!((rows.series.len(), rows.histograms.len(), counts.added), (8, 1, 7));
+        native.bucket_limit = 1;
+        let result = read_exposed(
+            PAGE.as_bytes(),
+            Format::Text,
+            native,
+            9,
+            &rules,
+            &mut cache,
+            appender.as_mut(),
+            &mut rows,
+            &mut counts,
+        );
+        assert_eq!(result, Err(PageError::BucketLimit));
+    }
+
+    #[test]
+    fn factors_choose_schemas_as_in_prometheus() {
+        let schema = |factor| {
+            NativeRules { min_bucket_factor: factor, ..NativeRules::default() }.max_schema()
+        };
+        for (factor, expected) in
+            [(0.0, 8), (1.0, 8), (1.0027, 8), (1.1, 2), (2.0, 0), (4.0, -1), (1e9, -4)]
+        {
+            assert_eq!(schema(factor), expected, "{factor}");
+        }
+    }
+}
