@@ -235,6 +235,11 @@ impl Inner {
         for list in &sources.layouts {
             let mut rest = list.stripes.as_slice();
             while !rest.is_empty() {
+                // A merge may take minutes; what others wait for goes on.
+                if self.is_closed.load(Ordering::Relaxed) {
+                    return Err(io::Error::new(io::ErrorKind::Interrupted, "closing"));
+                }
+                self.sync_if_due(self.now_ms())?;
                 let count = joinable(rest);
                 let (some, others) = rest.split_at(count);
                 rest = others;

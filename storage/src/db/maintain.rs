@@ -110,10 +110,7 @@ impl Inner {
             self.publish(&mut write);
         }
         note(self.seal());
-        let due = lock(&self.write).sync_due_ms.is_some_and(|due| due <= now_ms);
-        if due {
-            note(self.sync());
-        }
+        note(self.sync_if_due(now_ms));
         if is_slow {
             note(self.cut_log());
             note(self.enforce_retention(now_ms));
@@ -208,6 +205,12 @@ impl Inner {
             files.open.insert(day, DayWriter { file, len, is_dirty: true, is_torn: false });
         }
         Ok(files.open.get_mut(&day).expect("just inserted"))
+    }
+
+    /// Makes rows durable if some are due.
+    pub(super) fn sync_if_due(&self, now_ms: i64) -> io::Result<()> {
+        let due = lock(&self.write).sync_due_ms.is_some_and(|due| due <= now_ms);
+        if due { self.sync() } else { Ok(()) }
     }
 
     /// Makes everything committed durable.
