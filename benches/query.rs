@@ -3,6 +3,8 @@
 //! The data are those of 1,000 counters scraped every 15 s: one axis, columns
 //! in memory, so that only the engine is measured.
 
+#![allow(clippy::unwrap_used, reason = "a benchmark that fails shall stop")]
+
 use std::hint::black_box;
 use std::ops::Range;
 use std::sync::Arc;

@@ -5,6 +5,8 @@
 //! does not depend on the step once and stream into aggregations; an instant
 //! query has one window of everything and nothing to slide.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails shall stop")]
+
 use std::collections::BTreeMap;
 
 use narthex_query::engine::{Engine, EngineOptions, QueryOptions};

@@ -6,7 +6,7 @@ use crate::duration;
 use crate::lex::{Kind, Token};
 
 /// Seconds in the longest duration of 64-bit nanoseconds.
-const MAX_DURATION_S: f64 = 9_223_372_036.854_775_807;
+const MAX_DURATION_S: f64 = 9_223_372_036.854_776;
 
 /// A duration expression and where it stands.
 type Spanned = (DurationNode, Span);

@@ -372,7 +372,7 @@ impl Lowering<'_> {
         };
         let fail =
             |what: &str| Err(QueryError::Invalid(format!("{}:{}: {what}", span.start, span.end)));
-        let seconds = self.duration_node(node, span, 0)?;
+        let seconds = self.duration_node(node, 0)?;
         if !seconds.is_finite() {
             return fail("duration is NaN or infinite");
         }
@@ -387,12 +387,7 @@ impl Lowering<'_> {
         Ok(ms)
     }
 
-    fn duration_node(
-        &self,
-        node: &DurationNode,
-        span: Span,
-        depth: usize,
-    ) -> Result<f64, QueryError> {
+    fn duration_node(&self, node: &DurationNode, depth: usize) -> Result<f64, QueryError> {
         if depth > MAX_DEPTH {
             return Err(QueryError::Invalid("expression is nested too deeply".to_owned()));
         }
@@ -404,20 +399,17 @@ impl Lowering<'_> {
             DurationNode::Step => seconds(self.context.step_ms),
             DurationNode::Range => seconds(self.context.end_ms - self.context.start_ms),
             DurationNode::Unary(UnaryOp::Plus, x) | DurationNode::Paren(x) => {
-                self.duration_node(x, span, depth)?
+                self.duration_node(x, depth)?
             }
-            DurationNode::Unary(UnaryOp::Minus, x) => -self.duration_node(x, span, depth)?,
-            DurationNode::MinOf(x, y) => arith::go_min(
-                self.duration_node(x, span, depth)?,
-                self.duration_node(y, span, depth)?,
-            ),
-            DurationNode::MaxOf(x, y) => arith::go_max(
-                self.duration_node(x, span, depth)?,
-                self.duration_node(y, span, depth)?,
-            ),
+            DurationNode::Unary(UnaryOp::Minus, x) => -self.duration_node(x, depth)?,
+            DurationNode::MinOf(x, y) => {
+                arith::go_min(self.duration_node(x, depth)?, self.duration_node(y, depth)?)
+            }
+            DurationNode::MaxOf(x, y) => {
+                arith::go_max(self.duration_node(x, depth)?, self.duration_node(y, depth)?)
+            }
             DurationNode::Binary(op, x, y, span) => {
-                let (x, y) =
-                    (self.duration_node(x, *span, depth)?, self.duration_node(y, *span, depth)?);
+                let (x, y) = (self.duration_node(x, depth)?, self.duration_node(y, depth)?);
                 let problem = match op {
                     BinaryOp::Div if y == 0.0 => "division by zero",
                     BinaryOp::Mod if y == 0.0 => "modulo by zero",
