@@ -147,7 +147,9 @@ fn write_series(f: &mut Formatter<'_>, selector: &VectorSelector) -> fmt::Result
         })
         .map(matcher)
         .collect();
-    if conditions.is_empty() {
+    // Prometheus prints nothing for a selector without conditions, as `info`
+    // takes it; that could not be read again.
+    if conditions.is_empty() && !name.is_empty() {
         return Ok(());
     }
     conditions.sort_unstable();

@@ -56,6 +56,7 @@ fn other_text_prints_as_canonical_text() {
         ("0x10 + 1e3", "16 + 1000"),
         ("a @ 5 offset 0s", "a @ 5.000"),
         ("a[((5m))]", "a[(5m)]"),
+        ("info(a,{})", "info(a, {})"),
     ] {
         assert_eq!(parsed(text).to_string(), canonical, "{text}");
     }
