@@ -172,12 +172,6 @@ pub const FLAGS: &[Flag] = &[
         Used("Longest time until scraped samples are on the medium"),
     ),
     flag(
-        "storage.engine",
-        Text,
-        "files",
-        Used("Where sealed data live: files, or rocksdb if built with it"),
-    ),
-    flag(
         "memory.limit",
         Text,
         "0B",

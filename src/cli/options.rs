@@ -93,17 +93,6 @@ pub struct StorageOptions {
     pub retention_size_bytes: Option<u64>,
     /// Until scraped samples are on the medium.
     pub wal_sync_interval: Duration,
-    /// Where sealed data live.
-    pub engine: StorageEngine,
-}
-
-/// Where sealed data live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StorageEngine {
-    /// Our own files.
-    Files,
-    /// RocksDB, if built with it.
-    RocksDb,
 }
 
 /// Rules.
@@ -348,20 +337,11 @@ fn storage(raw: &RawFlags) -> Result<StorageOptions, String> {
         (true, 0) => Some(DEFAULT_RETENTION),
         (true, _) => None,
     };
-    let engine = match raw.one("storage.engine") {
-        "files" => StorageEngine::Files,
-        "rocksdb" if cfg!(feature = "rocksdb") => StorageEngine::RocksDb,
-        "rocksdb" => {
-            return Err("--storage.engine: this binary was built without rocksdb".to_owned());
-        }
-        other => return Err(format!("--storage.engine: {other:?} is neither files nor rocksdb")),
-    };
     Ok(StorageOptions {
         path: PathBuf::from(raw.one("storage.tsdb.path")),
         retention_time,
         retention_size_bytes: Some(size).filter(|s| *s > 0),
         wal_sync_interval: positive(raw, "storage.wal.sync-interval")?,
-        engine,
     })
 }
 

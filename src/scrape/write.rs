@@ -8,7 +8,7 @@ use std::time::Duration;
 use narthex_storage::append::{AppendError, Appendable, Appender, SourceId, SyncClass};
 use narthex_storage::labels::{Labels, METRIC_NAME};
 use narthex_storage::read::SeriesRef;
-use narthex_storage::sample::{Metadata, MetricKind, stale_nan};
+use narthex_storage::sample::stale_nan;
 
 use super::cache::Cache;
 use super::exposed::{NativeRules, protobuf_metadata, read_exposed};
@@ -22,24 +22,15 @@ use super::target::Target;
 const KEPT_SAMPLES: usize = 1 << 18;
 
 /// The series that report on each scrape, with their help.
-const REPORT: [(&str, &str); 8] = [
-    ("up", "Health of the scrape target. 1 means the target is healthy, 0 if the scrape failed."),
-    ("scrape_duration_seconds", "Duration of the last scrape in seconds."),
-    ("scrape_samples_scraped", "Number of samples last scraped."),
-    (
-        "scrape_samples_post_metric_relabeling",
-        "Number of samples remaining after metric relabeling was applied.",
-    ),
-    ("scrape_series_added", "Number of series in the last scrape."),
-    ("scrape_timeout_seconds", "The configured scrape timeout for a target."),
-    (
-        "scrape_sample_limit",
-        "The configured sample limit for a target. Returns zero if there is no limit configured.",
-    ),
-    (
-        "scrape_body_size_bytes",
-        "The uncompressed size of the last scrape response, if successful. Scrapes failing because body_size_limit is exceeded report -1, other scrape failures report 0.",
-    ),
+const REPORT: [&str; 8] = [
+    "up",
+    "scrape_duration_seconds",
+    "scrape_samples_scraped",
+    "scrape_samples_post_metric_relabeling",
+    "scrape_series_added",
+    "scrape_timeout_seconds",
+    "scrape_sample_limit",
+    "scrape_body_size_bytes",
 ];
 
 /// How many of them are always there.
@@ -264,7 +255,7 @@ impl Writer {
     fn intern_report(&self, memory: &mut Memory, appender: &mut dyn Appender) {
         let wanted = if self.extra { REPORT.len() } else { REPORT_ALWAYS };
         memory.report.truncate(wanted);
-        for (name, help) in &REPORT[memory.report.len()..wanted] {
+        for name in &REPORT[memory.report.len()..wanted] {
             let mut labels = self.rules.labels.target.to_builder();
             labels.set(METRIC_NAME, name);
             let labels: Labels = labels.build();
@@ -275,9 +266,6 @@ impl Writer {
                     return;
                 }
             }
-            let metadata =
-                Metadata { kind: MetricKind::Gauge, help: (*help).to_owned(), unit: String::new() };
-            appender.set_metadata(name, &metadata);
         }
     }
 

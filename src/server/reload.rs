@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::StartError;
 use crate::api::{Clock, ReloadState};
 use crate::cli::{ConfigSource, Options};
-use crate::config::{self, Config, GlobalConfig};
+use crate::config::{self, Config};
 use crate::discovery::Discovery;
 use crate::metrics::{Gauge, Registry};
 use crate::{notify, rules, scrape};
@@ -184,11 +184,7 @@ pub fn load(options: &Options) -> Result<Config, String> {
     let ConfigSource::File(path) = &options.config else {
         return Err("there is no configuration file".to_owned());
     };
-    config::load(path, &defaults()).map_err(|e| e.to_string())
-}
-
-fn defaults() -> GlobalConfig {
-    GlobalConfig::default()
+    config::load(path, &options.config_defaults()).map_err(|e| e.to_string())
 }
 
 /// The built-in configuration: narthex itself, and a node exporter if one
