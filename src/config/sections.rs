@@ -60,7 +60,15 @@ pub fn storage(mut section: Section<'_>) -> Result<StorageConfig, ConfigError> {
     if let Some(mut tsdb) = section.get("tsdb", Field::section)? {
         config.out_of_order_window =
             tsdb.get("out_of_order_time_window", Field::duration)?.unwrap_or_default();
-        tsdb.ignore("chunk_encoding", "has no meaning here: narthex chooses codecs by itself");
+        if let Some(mut encoding) = tsdb.get("chunk_encoding", Field::section)? {
+            if let Some(floats) = encoding.text("floats")?
+                && !matches!(floats.as_str(), "xor" | "xor2")
+            {
+                return Err(encoding.field_error("floats", "is neither xor nor xor2"));
+            }
+            encoding.ignore("floats", "has no meaning here: narthex chooses codecs by itself");
+            encoding.finish()?;
+        }
         tsdb.ignore(
             "stale_series_compaction_threshold",
             "has no meaning here: stale series leave memory by themselves",

@@ -166,6 +166,8 @@ fn the_rules_of_prometheus_hold() {
         "alerting: {alertmanagers: [{api_version: v1}]}".to_owned(),
         "alerting: {alertmanagers: [{static_configs: [{targets: ['http://x']}]}]}".to_owned(),
         "storage: {tsdb: {retention: {percentage: 101}}}".to_owned(),
+        "storage: {tsdb: {chunk_encoding: {floats: XOR}}}".to_owned(),
+        "storage: {tsdb: {chunk_encoding: {flots: xor}}}".to_owned(),
         "operator: {service_discovery_role: pod}".to_owned(),
         "operator: {rule_selector: {matchExpressions: [{key: a, operator: In}]}}".to_owned(),
         "webhooks: {receivers: [{name: a}]}".to_owned(),
