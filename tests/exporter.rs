@@ -49,9 +49,24 @@ fn samples(page: &str) -> Vec<(String, f64)> {
                 "NaN" => f64::NAN,
                 number => number.parse().expect("a number"),
             };
-            (series.to_owned(), value)
+            (normalized(series), value)
         })
         .collect()
+}
+
+/// Bounds and quantiles that are integers are stored as `1.0`, as Prometheus
+/// does since version 3.
+fn normalized(series: &str) -> String {
+    let mut out = series.to_owned();
+    for name in ["le", "quantile"] {
+        let Some(at) = out.find(&format!("{name}=\"")) else { continue };
+        let start = at + name.len() + 2;
+        let end = start + out[start..].find('"').expect("a closing quote");
+        if out[start..end].bytes().all(|b| b.is_ascii_digit()) {
+            out.insert_str(end, ".0");
+        }
+    }
+    out
 }
 
 fn found_value(result: &[Value]) -> Option<f64> {

@@ -237,6 +237,7 @@ async fn signals(
             Some(answer) = requests.recv() => {
                 let _ = answer.send(reloader.reload().await);
             }
+            () = reloader.objects_changed() => reloader.apply_objects().await,
             _ = look.tick(), if reloader.looks_by_itself() => reloader.reload_if_changed().await,
         }
     }
