@@ -219,7 +219,7 @@ impl Target {
         for i in 0..PAGE {
             let change = match i % 20 {
                 0..11 => continue,
-                11 | 12 if (row + i) % 7 != 0 => continue,
+                11 | 12 if !(row + i).is_multiple_of(7) => continue,
                 11 | 12 => self.next(3) as f64,
                 13 | 14 => self.next(40) as f64,
                 15 => {

@@ -1,6 +1,7 @@
 //! Do alerts reach a real Alertmanager as they should? From rule to receiver:
 //! pending, firing, grouped, inhibited, resolved. Skipped, with the reason
 //! printed, where there is no Alertmanager.
+#![allow(clippy::unwrap_used, reason = "a test that fails names the place")]
 
 mod common;
 

@@ -16,19 +16,18 @@ fn server(directory: &std::path::Path) -> Server {
         "--storage.tsdb.retention.time=100y",
     ];
     let server = Server::start(directory, Some("global: {}\n"), &flags);
-    let series: Vec<([(&str, &str); 3], Vec<(i64, f64)>)> = [
+    let series = [
         ("node_cpu_seconds_total", "a:9100", 0.5),
         ("node_cpu_seconds_total", "b:9100", 0.25),
         ("node_load1", "a:9100", 0.0),
         ("up", "a:9100", 0.0),
     ]
     .map(|(name, instance, rate)| {
-        let samples = (0..=240)
+        let samples: Vec<(i64, f64)> = (0..=240)
             .map(|i| (T0_MS + i * 15_000, if rate > 0.0 { i as f64 * 15.0 * rate } else { 1.0 }))
             .collect();
         ([("__name__", name), ("instance", instance), ("job", "node")], samples)
-    })
-    .into();
+    });
     let series: Vec<_> =
         series.iter().map(|(labels, samples)| Series { labels, samples }).collect();
     let answer = send(server.address, &body(&series)).expect("an answer");

@@ -216,6 +216,12 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/status/flags", get(status::flags))
         .route("/status/tsdb", get(status::tsdb))
         .route("/status/walreplay", get(status::wal_replay))
+        .route("/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
+        .route("/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))
+        .route(
+            "/admin/tsdb/clean_tombstones",
+            post(admin::clean_tombstones).put(admin::clean_tombstones),
+        )
         .route("/write", post(remote_write::receive).layer(DefaultBodyLimit::max(MAX_WRITE_BYTES)));
     let routes = Router::new()
         .nest("/api/v1", v1)

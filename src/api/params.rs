@@ -150,7 +150,7 @@ fn duration_parameter(name: &str, text: &str) -> Result<i64, ApiError> {
     };
     if let Ok(seconds) = text.parse::<f64>() {
         let ms = seconds * 1000.0;
-        if !(ms.abs() < 9.2e15) {
+        if ms.is_nan() || ms.abs() >= 9.2e15 {
             return Err(wrong(". It overflows int64"));
         }
         #[allow(clippy::cast_possible_truncation, reason = "within 2^53")]

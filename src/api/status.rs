@@ -33,7 +33,7 @@ pub async fn build() -> Result<Answer, ApiError> {
 
 /// `GET /api/v1/status/runtimeinfo`.
 pub async fn runtime(State(api): State<Arc<Api>>) -> Result<Answer, ApiError> {
-    let reload = api.reload_state.borrow().clone();
+    let reload = *api.reload_state.borrow();
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let stats = api.db.stats();
     Answer::of(&json!({

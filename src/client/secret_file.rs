@@ -40,7 +40,10 @@ pub(super) fn read(file: &Path) -> Result<String, ClientError> {
 
 /// What tells one content of a file from another without reading it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Stamp(Vec<Option<(u64, u64, i64, i64, i64, i64)>>);
+pub(super) struct Stamp(Vec<Option<FileState>>);
+
+/// Device, inode, and the times and size that change with a file.
+type FileState = (u64, u64, i64, i64, i64, i64);
 
 impl Stamp {
     /// The state of these files now; a missing file has one, too.

@@ -196,10 +196,7 @@ fn webhook(mut section: Section<'_>) -> Result<WebhookConfig, ConfigError> {
         let given = section.get(name, Field::positive_duration)?;
         Ok(given.unwrap_or(Duration::from_secs(default_s)))
     };
-    let group_wait = match wait("group_wait", 30) {
-        Ok(wait) => wait,
-        Err(error) => return Err(error),
-    };
+    let group_wait = wait("group_wait", 30)?;
     let group_interval = wait("group_interval", 5 * 60)?;
     let repeat_interval = wait("repeat_interval", 4 * 3600)?;
     let config = WebhookConfig {

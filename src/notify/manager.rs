@@ -255,10 +255,10 @@ fn relabeled(alerts: Vec<Alert>, external: &Labels, rules: Option<&Rules>) -> Ve
                 labels.set(name, value);
             }
         }
-        if let Some(rules) = rules {
-            if !rules.apply(&mut labels) {
-                return None;
-            }
+        if let Some(rules) = rules
+            && !rules.apply(&mut labels)
+        {
+            return None;
         }
         alert.labels = labels.build();
         Some(alert)

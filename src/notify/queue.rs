@@ -34,11 +34,11 @@ impl Queue {
                 *waiting = alert;
                 continue;
             }
-            if self.order.len() >= self.capacity {
-                if let Some(oldest) = self.order.pop_front() {
-                    self.alerts.remove(&oldest);
-                    dropped += 1;
-                }
+            if self.order.len() >= self.capacity
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.alerts.remove(&oldest);
+                dropped += 1;
             }
             self.order.push_back(alert.labels.clone());
             self.alerts.insert(alert.labels.clone(), alert);

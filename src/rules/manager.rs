@@ -373,10 +373,10 @@ impl Manager {
     /// had time to take them over.
     fn forget(&self, key: &str, group: Arc<Group>, context: Arc<Context>) {
         context.metrics.remove_group(key);
-        if let Some(store) = &self.shared.store {
-            if let Err(error) = store.remove(key) {
-                tracing::warn!(group = key, %error, "cannot remove the state of alerts");
-            }
+        if let Some(store) = &self.shared.store
+            && let Err(error) = store.remove(key)
+        {
+            tracing::warn!(group = key, %error, "cannot remove the state of alerts");
         }
         group.retire();
         let at_ms = now_ms();

@@ -24,7 +24,7 @@ pub enum FetchError {
     #[error("Get \"{url}\": {source}")]
     Request {
         /// What was asked for.
-        url: Url,
+        url: Box<Url>,
         /// Why it failed.
         #[source]
         source: ClientError,
@@ -111,7 +111,7 @@ impl Fetcher {
             .client
             .send(request)
             .await
-            .map_err(|source| FetchError::Request { url: self.url.clone(), source })?;
+            .map_err(|source| FetchError::Request { url: Box::new(self.url.clone()), source })?;
         if response.status != http::StatusCode::OK {
             // Read a little, so that the connection may be used again.
             let _ = response.read_into(page, 64 << 10).await;

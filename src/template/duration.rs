@@ -80,7 +80,7 @@ pub fn format_ms(ms: i64) -> String {
         let unit = unit.unsigned_abs();
         // Years and weeks only where nothing remains: 90d, not 12w6d.
         let exact = matches!(name, "y" | "w");
-        if rest >= unit && !(exact && rest % unit != 0) {
+        if rest >= unit && (!exact || rest.is_multiple_of(unit)) {
             out.push_str(&format!("{}{name}", rest / unit));
             rest %= unit;
         }

@@ -390,10 +390,10 @@ impl<'t> Machine<'t, '_, '_> {
         let is_hex_int = text.len() > 2
             && (text.starts_with("0x") || text.starts_with("0X"))
             && !text.contains(['p', 'P']);
-        if let (Some(float), false, false) = (number.float, is_rune, is_hex_int) {
-            if text.contains(['.', 'e', 'E', 'p', 'P']) {
-                return Ok(Value::Float(float));
-            }
+        if let (Some(float), false, false) = (number.float, is_rune, is_hex_int)
+            && text.contains(['.', 'e', 'E', 'p', 'P'])
+        {
+            return Ok(Value::Float(float));
         }
         match number.int {
             Some(int) => Ok(Value::Int(int)),

@@ -485,7 +485,7 @@ fn escape_braces(pattern: &str) -> String {
         rest = &rest[at..];
         let len = if rest.starts_with('\\') {
             // An escape with what it escapes: `\{`, `\p{Greek}`, `\x{41}`.
-            let escaped = 1 + rest[1..].chars().next().map_or(0, char::len_utf8);
+            let escaped = 1 + rest.chars().nth(1).map_or(0, char::len_utf8);
             let braced = matches!(&rest[1..escaped], "p" | "P" | "x");
             let brace = rest[escaped..].starts_with('{') && braced;
             escaped + rest[escaped..].find('}').filter(|_| brace).map_or(0, |end| end + 1)

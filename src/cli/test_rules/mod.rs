@@ -105,11 +105,11 @@ fn run_command(matches: &ArgMatches) -> ExitCode {
         println!();
         suites.push(suite);
     }
-    if let Some(path) = matches.get_one::<PathBuf>("junit") {
-        if let Err(error) = std::fs::write(path, report::junit(&suites)) {
-            eprintln!("error: {}: {error}", path.display());
-            return ExitCode::FAILURE;
-        }
+    if let Some(path) = matches.get_one::<PathBuf>("junit")
+        && let Err(error) = std::fs::write(path, report::junit(&suites))
+    {
+        eprintln!("error: {}: {error}", path.display());
+        return ExitCode::FAILURE;
     }
     if suites.iter().all(|suite| suite.errors().next().is_none()) {
         ExitCode::SUCCESS

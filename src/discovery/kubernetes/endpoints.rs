@@ -115,7 +115,7 @@ impl<'a> SeenPods<'a> {
         let key = (place.to_owned(), reference.name.clone());
         self.0.entry(key).or_insert((pod, Vec::new())).1.push(number);
         for (container, is_init) in pod::containers(pod) {
-            for port in container.ports.iter().filter(|p| p.container_port == number) {
+            if let Some(port) = container.ports.iter().find(|p| p.container_port == number) {
                 let shown = protocol.unwrap_or_else(|| pod::protocol(port));
                 pod::set_container_port(labels, container, is_init, port, shown);
                 return;

@@ -366,7 +366,7 @@ impl<'a> Family<'a> {
                     let value = ExposedValue::Histogram(Box::new(value));
                     each(exposed("", None, value, histogram.native_exemplars()))?;
                 }
-                if native && !(rules.always_classic && !histogram.bucket.is_empty()) {
+                if native && (!rules.always_classic || histogram.bucket.is_empty()) {
                     return Ok(());
                 }
                 let total = || count(histogram.sample_count, histogram.sample_count_float);
