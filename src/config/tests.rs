@@ -166,6 +166,8 @@ fn the_rules_of_prometheus_hold() {
         "alerting: {alertmanagers: [{api_version: v1}]}".to_owned(),
         "alerting: {alertmanagers: [{static_configs: [{targets: ['http://x']}]}]}".to_owned(),
         "storage: {tsdb: {retention: {percentage: 101}}}".to_owned(),
+        "storage: {tsdb: {retention: {percentage: 50}}}".to_owned(),
+        "global: {query_log_file: queries.log}".to_owned(),
         "storage: {tsdb: {chunk_encoding: {floats: XOR}}}".to_owned(),
         "storage: {tsdb: {chunk_encoding: {flots: xor}}}".to_owned(),
         "operator: {service_discovery_role: pod}".to_owned(),
@@ -329,7 +331,7 @@ fn what_is_shown_is_a_configuration() {
          kubernetes_sd_configs:\n  - {role: endpoints, api_server: 'http://x', namespaces: {names: [a]}, \
          selectors: [{role: pod, label: a=b}], attach_metadata: {node: true}}\n\
          alerting: {alertmanagers: [{path_prefix: /am, static_configs: [{targets: [a]}]}]}\n\
-         storage: {tsdb: {out_of_order_time_window: 30m, retention: {time: 3d, size: 1GB, percentage: 50}}}\n\
+         storage: {tsdb: {out_of_order_time_window: 30m, retention: {time: 3d, size: 1GB}}}\n\
          operator: {rule_selector: {matchExpressions: [{key: a, operator: In, values: [b]}]}}\n",
     )
     .expect("valid");

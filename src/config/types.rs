@@ -52,8 +52,6 @@ pub struct GlobalConfig {
     pub rule_query_offset: Duration,
     /// Added to alerts, federation and remote writes.
     pub external_labels: Labels,
-    /// Where queries are logged, if anywhere.
-    pub query_log_file: Option<PathBuf>,
     /// Where failed scrapes are logged, if anywhere.
     pub scrape_failure_log_file: Option<PathBuf>,
     /// Defaults of the limits of each scrape configuration.
@@ -83,7 +81,6 @@ impl Default for GlobalConfig {
             evaluation_interval: Duration::from_secs(60),
             rule_query_offset: Duration::ZERO,
             external_labels: Labels::empty(),
-            query_log_file: None,
             scrape_failure_log_file: None,
             limits: ScrapeLimits::default(),
             metric_name_validation: NameValidation::Utf8,
@@ -616,8 +613,6 @@ pub struct StorageConfig {
     pub retention_time: Option<Duration>,
     /// `tsdb.retention.size` in bytes, over the flag.
     pub retention_size_bytes: Option<u64>,
-    /// `tsdb.retention.percentage` of the disk.
-    pub retention_percentage: Option<f64>,
     /// `exemplars.max_exemplars`. Default 100,000.
     pub max_exemplars: Option<u64>,
 }
