@@ -25,6 +25,9 @@ const MERGED_ROWS: usize = 5760;
 /// A day is merged so long after its end.
 const MERGE_DELAY_MS: i64 = 2 * 3_600_000;
 
+/// Folders of small files, which a snapshot copies.
+const SMALL: [&str; 3] = ["series", "state", "state/alerts"];
+
 impl Db {
     /// Deletes the samples of all series that match one of `selectors` in
     /// `start_ms..=end_ms` (milliseconds since the Unix epoch), durably. They
@@ -161,9 +164,13 @@ impl Inner {
         for day in &write.catalog.days {
             fs.sync_dir(&target.join(directory_of(day.day)))?;
         }
-        for directory in ["series", "state"] {
+        // Below `state/` others keep files, too.
+        for directory in SMALL {
             fs.create_dir_all(&target.join(directory))?;
             for name in fs.list(&root.join(directory))? {
+                if SMALL.contains(&format!("{directory}/{name}").as_str()) {
+                    continue;
+                }
                 let bytes =
                     crate::engine::fs::read_all(fs, &root.join(directory).join(&name), u64::MAX)?;
                 crate::engine::fs::write_atomically(
