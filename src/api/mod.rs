@@ -68,6 +68,8 @@ pub struct Api {
     pub queryable: Arc<dyn Queryable>,
     /// Where remote writes go.
     pub appendable: Arc<dyn Appendable>,
+    /// What senders of remote writes have sent of late.
+    pub known_series: std::sync::RwLock<remote_write::KnownSeries>,
     /// For administration and figures.
     pub db: Arc<Db>,
     /// Evaluates queries.

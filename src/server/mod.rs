@@ -182,6 +182,7 @@ async fn serve(options: Options) -> Result<(), StartError> {
         stop: stop.clone(),
         clock,
         started_ms,
+        known_series: std::sync::RwLock::default(),
     });
     reloader.apply_first().await?;
     tell_address(&listeners, &options, &web);

@@ -5,9 +5,10 @@
 //! taken do not harm the others; the answer names the first.
 
 mod histogram;
+mod known;
 mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -18,6 +19,7 @@ use narthex_storage::labels::{Labels, LabelsBuilder, METRIC_NAME};
 use narthex_storage::read::SeriesRef;
 use narthex_storage::sample::{Exemplar, Metadata, MetricKind};
 
+pub use self::known::KnownSeries;
 use self::wire::{Field, Fields, WireError};
 use super::Api;
 
@@ -84,17 +86,25 @@ fn accept(api: &Api, headers: &HeaderMap, body: &[u8]) -> Result<u64, WriteError
     if size > MAX_REQUEST_BYTES {
         return Err(WriteError::TooLarge(size));
     }
-    let request = snap::raw::Decoder::new().decompress_vec(body)?;
-    let max_time_ms = api.clock.now_ms().saturating_add(MAX_AHEAD_MS);
+    let mut request = Vec::new();
+    request.resize(size, 0);
+    let size = snap::raw::Decoder::new().decompress(body, &mut request)?;
+    let request = &request[..size];
+    let now_ms = api.clock.now_ms();
+    let known = api.known_series.read().unwrap_or_else(PoisonError::into_inner);
     let mut batch = Batch {
         appender: api.appendable.appender(SourceId(0), SyncClass::RemoteWrite),
-        max_time_ms,
+        max_time_ms: now_ms.saturating_add(MAX_AHEAD_MS),
         labels: LabelsBuilder::new(),
+        known: &known,
+        cursor: 0,
+        learned: Vec::new(),
+        row: Row::default(),
         first_refused: None,
         refused: 0,
         invalid_labels: 0,
     };
-    let mut fields = Fields::new(&request);
+    let mut fields = Fields::new(request);
     while let Some((number, field)) = fields.next()? {
         match number {
             1 => batch.series(field.bytes())?,
@@ -102,7 +112,13 @@ fn accept(api: &Api, headers: &HeaderMap, body: &[u8]) -> Result<u64, WriteError
             _ => {}
         }
     }
-    let Batch { appender, first_refused, refused, invalid_labels, .. } = batch;
+    batch.end_row()?;
+    let Batch { appender, learned, first_refused, refused, invalid_labels, .. } = batch;
+    drop(known);
+    if !learned.is_empty() {
+        let mut known = api.known_series.write().unwrap_or_else(PoisonError::into_inner);
+        known.learn(&learned, now_ms);
+    }
     let committed = appender.commit()?;
     if invalid_labels > 0 {
         tracing::warn!(
@@ -117,48 +133,95 @@ fn accept(api: &Api, headers: &HeaderMap, body: &[u8]) -> Result<u64, WriteError
 }
 
 /// One request on its way into the storage.
-struct Batch {
+struct Batch<'a> {
     appender: Box<dyn Appender>,
     max_time_ms: i64,
     labels: LabelsBuilder,
+    known: &'a KnownSeries,
+    /// Where in `known` the next series probably is.
+    cursor: usize,
+    /// What `known` did not know.
+    learned: Vec<(u64, SeriesRef)>,
+    row: Row<'a>,
     first_refused: Option<(AppendError, Labels)>,
     refused: usize,
     invalid_labels: usize,
 }
 
-impl Batch {
+/// Samples of one timestamp that follow each other in the request.
+#[derive(Default)]
+struct Row<'a> {
+    timestamp_ms: i64,
+    series: Vec<SeriesRef>,
+    values: Vec<f64>,
+    /// The message of each series, for whoever is refused.
+    messages: Vec<&'a [u8]>,
+    refused: Vec<(usize, AppendError)>,
+}
+
+impl<'a> Batch<'a> {
     /// One `TimeSeries`: labels, then samples, exemplars and histograms.
-    fn series(&mut self, message: &[u8]) -> Result<(), WireError> {
-        let Some(labels) = self.read_labels(message)? else {
-            self.invalid_labels += 1;
+    fn series(&mut self, message: &'a [u8]) -> Result<(), WireError> {
+        let (labels, rest) = message.split_at(labels_end(message)?);
+        // Labels that stand elsewhere are rare, and never looked up.
+        let hash = (!has_labels(rest)?).then(|| self.known.hash(labels));
+        let known = hash.and_then(|hash| self.known.find(hash, &mut self.cursor));
+        let Some(series) = known.map_or_else(|| self.resolve(message, hash), |s| Ok(Some(s)))?
+        else {
             return Ok(());
         };
-        let series = match self.appender.series(&labels) {
-            Ok(series) => series,
-            Err(error) => {
-                self.refuse(error, &labels);
-                return Ok(());
-            }
-        };
-        let mut fields = Fields::new(message);
+        let mut fields = Fields::new(rest);
         while let Some((number, field)) = fields.next()? {
             let outcome = match number {
-                2 => self.sample(series, field.bytes())?,
+                2 => {
+                    self.sample(series, message, field.bytes())?;
+                    continue;
+                }
                 3 => self.exemplar(series, field.bytes())?,
                 4 => self.histogram(series, field.bytes())?,
                 _ => Ok(()),
             };
             if let Err(error) = outcome {
-                self.refuse(error, &labels);
+                self.refuse(error, message)?;
             }
         }
         Ok(())
     }
 
+    /// Reads the labels of a series that is not known, and keeps it under
+    /// `hash`, if given. Nothing if they cannot name one or it is refused.
     #[cold]
-    fn refuse(&mut self, error: AppendError, labels: &Labels) {
+    fn resolve(
+        &mut self,
+        message: &[u8],
+        hash: Option<u64>,
+    ) -> Result<Option<SeriesRef>, WireError> {
+        let Some(labels) = self.read_labels(message)? else {
+            self.invalid_labels += 1;
+            return Ok(None);
+        };
+        match self.appender.series(&labels) {
+            Ok(series) => {
+                self.learned.extend(hash.map(|hash| (hash, series)));
+                Ok(Some(series))
+            }
+            Err(error) => {
+                self.refuse_labels(error, labels);
+                Ok(None)
+            }
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, error: AppendError, message: &[u8]) -> Result<(), WireError> {
+        let labels = self.read_labels(message)?.unwrap_or_default();
+        self.refuse_labels(error, labels);
+        Ok(())
+    }
+
+    fn refuse_labels(&mut self, error: AppendError, labels: Labels) {
         self.refused += 1;
-        self.first_refused.get_or_insert_with(|| (error, labels.clone()));
+        self.first_refused.get_or_insert((error, labels));
     }
 
     /// The labels of a series; `None` if they cannot name one.
@@ -179,13 +242,15 @@ impl Batch {
         Ok(named.then(|| self.labels.build()))
     }
 
+    /// One `Sample`: joins the row, or ends it and starts the next.
     fn sample(
         &mut self,
         series: SeriesRef,
-        message: &[u8],
-    ) -> Result<Result<(), AppendError>, WireError> {
+        message: &'a [u8],
+        sample: &[u8],
+    ) -> Result<(), WireError> {
         let (mut value, mut timestamp_ms) = (0.0, 0);
-        let mut fields = Fields::new(message);
+        let mut fields = Fields::new(sample);
         while let Some((number, field)) = fields.next()? {
             match number {
                 1 => value = field.double(),
@@ -194,9 +259,51 @@ impl Batch {
             }
         }
         if timestamp_ms > self.max_time_ms {
-            return Ok(Err(AppendError::TooFarInFuture));
+            return self.refuse(AppendError::TooFarInFuture, message);
         }
-        Ok(self.appender.append(series, timestamp_ms, 0, value))
+        if timestamp_ms != self.row.timestamp_ms {
+            self.end_row()?;
+            self.row.timestamp_ms = timestamp_ms;
+        }
+        self.row.series.push(series);
+        self.row.values.push(value);
+        self.row.messages.push(message);
+        Ok(())
+    }
+
+    /// Hands the row to the storage.
+    fn end_row(&mut self) -> Result<(), WireError> {
+        let mut row = std::mem::take(&mut self.row);
+        self.appender.append_row(row.timestamp_ms, &row.series, &row.values, &mut row.refused);
+        for (i, error) in std::mem::take(&mut row.refused) {
+            let message = row.messages[i];
+            if error == AppendError::UnknownSeries {
+                self.append_anew(message, row.timestamp_ms, row.values[i])?;
+            } else {
+                self.refuse(error, message)?;
+            }
+        }
+        row.series.clear();
+        row.values.clear();
+        row.messages.clear();
+        self.row = row;
+        Ok(())
+    }
+
+    /// A known series that the storage has dropped meanwhile comes again.
+    #[cold]
+    fn append_anew(
+        &mut self,
+        message: &[u8],
+        timestamp_ms: i64,
+        value: f64,
+    ) -> Result<(), WireError> {
+        let hash = self.known.hash(&message[..labels_end(message)?]);
+        let Some(series) = self.resolve(message, Some(hash))? else { return Ok(()) };
+        match self.appender.append(series, timestamp_ms, 0, value) {
+            Ok(()) => Ok(()),
+            Err(error) => self.refuse(error, message),
+        }
     }
 
     fn exemplar(
@@ -264,6 +371,28 @@ impl Batch {
 #[allow(clippy::cast_possible_wrap, reason = "int64 is sent as its two's complement")]
 const fn signed(field: Field<'_>) -> i64 {
     field.integer() as i64
+}
+
+/// Where the labels end that stand at the start of a series.
+fn labels_end(message: &[u8]) -> Result<usize, WireError> {
+    let mut fields = Fields::new(message);
+    loop {
+        let end = fields.offset();
+        match fields.next()? {
+            Some((1, _)) => {}
+            _ => return Ok(end),
+        }
+    }
+}
+
+fn has_labels(message: &[u8]) -> Result<bool, WireError> {
+    let mut fields = Fields::new(message);
+    while let Some((number, _)) = fields.next()? {
+        if number == 1 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A `Label`; `None` if it is not UTF-8.

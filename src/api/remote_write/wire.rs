@@ -103,6 +103,12 @@ impl<'a> Fields<'a> {
         Ok(Some((number, field)))
     }
 
+    /// Where the next field starts.
+    #[must_use]
+    pub const fn offset(&self) -> usize {
+        self.at
+    }
+
     const fn error(&self) -> WireError {
         WireError { offset: self.at }
     }
