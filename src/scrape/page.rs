@@ -393,14 +393,25 @@ impl Intake<'_> {
             let end = D::series_end(line);
             let hash = xxh3_64_with_seed(&line[..end], key);
             let known = self.walk.step(hash).copied();
-            if let Some(known) = known
-                && known.flags == 0
-                && let Some((value, None)) = D::number(&line[end..])
-            {
-                self.counts.scraped += 1;
-                self.counts.kept += 1;
-                self.rows.series.push(known.series);
-                self.rows.values.push(value);
+            let is_taken = match known {
+                Some(known) if known.flags == 0 => match D::number(&line[end..]) {
+                    Some((value, None)) => {
+                        self.counts.scraped += 1;
+                        self.counts.kept += 1;
+                        self.rows.series.push(known.series);
+                        self.rows.values.push(value);
+                        true
+                    }
+                    _ => false,
+                },
+                // Two lines of five are comments.
+                Some(known) if known.flags & Line::COMMENT != 0 && !D::is_special(line) => {
+                    self.comment(known);
+                    true
+                }
+                _ => false,
+            };
+            if is_taken {
                 at += length + 1;
                 // The last line of OpenMetrics is a comment, that of text is empty.
                 if at < page.len() {
