@@ -9,6 +9,7 @@ pub mod client;
 pub mod config;
 pub mod discovery;
 pub mod metrics;
+pub mod notices;
 pub mod notify;
 pub mod relabel;
 pub mod rules;

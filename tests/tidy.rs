@@ -34,10 +34,11 @@ fn room_of(path: &Path) -> String {
 /// Which rooms a room may import, besides storage and query.
 fn allowed(room: &str) -> Option<&'static [&'static str]> {
     Some(match room {
-        "config" | "metrics" => &[],
+        "config" | "metrics" | "notices" => &[],
         "relabel" | "client" => &["config", "metrics"],
         "template" => &["config"],
-        "discovery" => &["config", "relabel", "client", "metrics"],
+        // An API server that does not answer is for a person to know.
+        "discovery" => &["config", "relabel", "client", "metrics", "notices"],
         "scrape" => &["config", "relabel", "client", "metrics", "discovery"],
         // Links in alerts escape queries as templates do.
         "notify" => &["config", "relabel", "client", "metrics", "discovery", "template"],
@@ -49,6 +50,7 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
             "config",
             "relabel",
             "metrics",
+            "notices",
             "web",
             "scrape",
             "rules",

@@ -11,6 +11,7 @@ mod json;
 mod metadata;
 mod middleware;
 pub mod number;
+mod objects;
 mod params;
 mod query;
 mod remote_write;
@@ -34,6 +35,7 @@ use narthex_storage::read::Queryable;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use self::envelope::{Answer, ApiError, ErrorType};
+pub use self::objects::ObjectsStatus;
 pub use self::params::{parse_duration_ms, parse_time_ms};
 pub use self::status::PROMETHEUS_VERSION;
 use crate::cli::Options;
@@ -94,6 +96,10 @@ pub struct Api {
     pub registry: Registry,
     /// Metrics of this room.
     pub metrics: ApiMetrics,
+    /// What became of the operator's objects.
+    pub objects: watch::Receiver<Arc<ObjectsStatus>>,
+    /// What an operator should know now.
+    pub notices: crate::notices::Notices,
     /// How the last reload went.
     pub reload_state: watch::Receiver<ReloadState>,
     /// Takes reload requests.
@@ -217,6 +223,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/status/buildinfo", both(status::build))
         .route("/status/flags", get(status::flags))
         .route("/status/tsdb", get(status::tsdb))
+        .route("/status/operator", get(objects::status))
+        .route("/notifications", get(objects::notifications))
         .route("/status/walreplay", get(status::wal_replay))
         .route("/admin/tsdb/delete_series", post(admin::delete_series).put(admin::delete_series))
         .route("/admin/tsdb/snapshot", post(admin::snapshot).put(admin::snapshot))

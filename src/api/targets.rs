@@ -13,8 +13,8 @@ use super::envelope::{Answer, ApiError, ErrorType};
 use super::metadata::count;
 use super::params::{Params, parse_match};
 use super::status::rfc3339;
-use crate::config::RelabelConfig;
 use crate::config::units::format_duration;
+use crate::config::{RelabelConfig, ScrapeConfig};
 use crate::relabel::Rules;
 use crate::scrape::Target;
 
@@ -34,7 +34,7 @@ pub async fn targets(State(api): State<Arc<Api>>, params: Params) -> Result<Answ
     if shows("active") {
         for pool in &pools {
             for target in &pool.active {
-                active.push(active_target(&api, &pool.config.job_name, target));
+                active.push(active_target(&api, &pool.config, target));
             }
         }
     }
@@ -44,7 +44,9 @@ pub async fn targets(State(api): State<Arc<Api>>, params: Params) -> Result<Answ
         for pool in &pools {
             counts.insert(pool.config.job_name.clone(), pool.dropped_count);
             dropped.extend(pool.dropped.iter().map(|labels| {
-                json!({"discoveredLabels": map(labels), "scrapePool": pool.config.job_name})
+                let target =
+                    json!({"discoveredLabels": map(labels), "scrapePool": pool.config.job_name});
+                with_origin(target, &pool.config, labels)
             }));
         }
     }
@@ -55,7 +57,41 @@ pub async fn targets(State(api): State<Arc<Api>>, params: Params) -> Result<Answ
     }))
 }
 
-fn active_target(api: &Api, pool: &str, target: &Target) -> Value {
+/// Kinds of objects that targets are found in, by the label that names the
+/// object: one that was found in an object and names another as well stands
+/// before that.
+const FOUND_IN: [(&str, &str); 6] = [
+    ("endpointslice", "EndpointSlice"),
+    ("endpoints", "Endpoints"),
+    ("ingress", "Ingress"),
+    ("pod", "Pod"),
+    ("service", "Service"),
+    ("node", "Node"),
+];
+
+/// The Kubernetes object in which a target was found.
+fn found_in(discovered: &Labels) -> Option<String> {
+    let named = |kind: &str| discovered.get(&format!("__meta_kubernetes_{kind}_name"));
+    let (kind, name) = FOUND_IN.iter().find_map(|(label, kind)| Some((kind, named(label)?)))?;
+    match discovered.get("__meta_kubernetes_namespace") {
+        Some(namespace) => Some(format!("{kind} {namespace}/{name}")),
+        None => Some(format!("{kind} {name}")),
+    }
+}
+
+/// Adds which object asks for a target, and in which one it was found.
+/// Members of ours: absent where there is no such object.
+fn with_origin(mut target: Value, config: &ScrapeConfig, discovered: &Labels) -> Value {
+    if let Some(origin) = &config.origin {
+        target["definedBy"] = json!(origin);
+    }
+    if let Some(object) = found_in(discovered) {
+        target["foundIn"] = json!(object);
+    }
+    target
+}
+
+fn active_target(api: &Api, config: &ScrapeConfig, target: &Target) -> Value {
     let (spec, last) = (&target.spec, target.last());
     let discovered = target.discovered();
     let last_scrape = if last.started_ms == 0 {
@@ -63,10 +99,10 @@ fn active_target(api: &Api, pool: &str, target: &Target) -> Value {
     } else {
         rfc3339(last.started_ms)
     };
-    json!({
+    let shown = json!({
         "discoveredLabels": map(&discovered),
         "labels": map(&spec.public_labels()),
-        "scrapePool": pool,
+        "scrapePool": config.job_name,
         "scrapeUrl": spec.url,
         "globalUrl": global_url(&api.options.web.external_url, &spec.url),
         "lastError": last.error,
@@ -75,7 +111,8 @@ fn active_target(api: &Api, pool: &str, target: &Target) -> Value {
         "health": last.health.as_str(),
         "scrapeInterval": format_duration(spec.interval),
         "scrapeTimeout": format_duration(spec.timeout),
-    })
+    });
+    with_origin(shown, config, &discovered)
 }
 
 /// The URL as others reach it: on this host, the host of the external URL.
@@ -184,4 +221,29 @@ fn rule_json(rule: &RelabelConfig) -> Value {
         "replacement": rule.replacement,
         "action": rule.action.as_str(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_found_in_the_object_of_its_role() {
+        let of = |pairs: &[(&str, &str)]| {
+            let named = |(n, v): &(&str, &str)| (format!("__meta_kubernetes_{n}"), (*v).to_owned());
+            let labels: BTreeMap<String, String> = pairs.iter().map(named).collect();
+            found_in(&Labels::from_pairs(&labels))
+        };
+        let (namespace, pod) = (("namespace", "shop"), ("pod_name", "web-1"));
+        let slice = ("endpointslice_name", "web-x");
+        let (service, node) = (("service_name", "web"), ("node_name", "n1"));
+        assert_eq!(
+            of(&[namespace, pod, slice, service, node]).as_deref(),
+            Some("EndpointSlice shop/web-x")
+        );
+        assert_eq!(of(&[namespace, pod, node]).as_deref(), Some("Pod shop/web-1"));
+        assert_eq!(of(&[namespace, service]).as_deref(), Some("Service shop/web"));
+        assert_eq!(of(&[node]).as_deref(), Some("Node n1"));
+        assert_eq!(of(&[]), None);
+    }
 }

@@ -272,6 +272,7 @@ fn kubernetes(mut section: Section<'_>) -> Result<KubernetesSdConfig, ConfigErro
         attach_deployment: attached("deployment")?,
         attach_job: attached("job")?,
         attach_cronjob: attached("cronjob")?,
+        shares_watches: false,
     };
     attach.map_or(Ok(()), Section::finish)?;
     section.finish()?;

@@ -308,6 +308,11 @@ pub struct KubernetesSdConfig {
     pub attach_job: bool,
     /// `attach_metadata.cronjob`.
     pub attach_cronjob: bool,
+    /// Watches all namespaces and narrows in memory, so that entries that
+    /// differ in namespaces share watches. Not a field of the file: set for
+    /// what the operator's objects ask for, which are watched everywhere
+    /// anyway.
+    pub shares_watches: bool,
 }
 
 /// Roles of Kubernetes discovery.

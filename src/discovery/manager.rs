@@ -14,13 +14,15 @@ use futures::future::{pending, select_all};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::kubernetes::provider::{self as kubernetes, Clusters};
+use super::kubernetes::cluster::Clusters;
+use super::kubernetes::provider as kubernetes;
 use super::metrics::DiscoveryMetrics;
 use super::{TargetGroup, TargetGroups, dns, file, http, static_group};
 use crate::config::{
     DiscoveryConfigs, DnsSdConfig, FileSdConfig, HttpSdConfig, KubernetesSdConfig,
 };
 use crate::metrics::Registry;
+use crate::notices::Notices;
 
 /// Updates that follow each other this closely are passed on together.
 const GATHER: Duration = Duration::from_millis(100);
@@ -81,10 +83,24 @@ impl Discovery {
         }
     }
 
+    /// Shows outages among these notices.
+    #[must_use]
+    pub fn with_notices(mut self, notices: Notices) -> Self {
+        self.metrics.kubernetes.notices = notices;
+        self
+    }
+
     /// The metrics, for those who watch the cluster for other things.
     #[must_use]
     pub const fn metrics(&self) -> &DiscoveryMetrics {
         &self.metrics
+    }
+
+    /// The clusters that are watched, for those who watch them for other
+    /// things.
+    #[must_use]
+    pub const fn clusters(&self) -> &Clusters {
+        &self.clusters
     }
 
     /// The target groups of a scrape configuration, static ones at once, those

@@ -3,6 +3,7 @@
 
 use super::kubernetes::watch::WatchMetrics;
 use crate::metrics::{Counter, Family, Gauge, Registry, Summary};
+use crate::notices::Notices;
 
 /// Metrics of all discoveries. Cloning shares them.
 #[derive(Clone)]
@@ -112,6 +113,13 @@ impl DiscoveryMetrics {
                     "The number of Kubernetes events handled.",
                     Family::new(&["role", "event"], Counter::default),
                 ),
+                failing: registry.gauge(
+                    "narthex_sd_kubernetes_watches_failing",
+                    "Watches whose last request failed; the targets they found stay.",
+                ),
+                watches: registry
+                    .gauge("narthex_sd_kubernetes_watches", "Watches that are followed."),
+                notices: Notices::default(),
             },
         }
     }

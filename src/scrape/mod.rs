@@ -72,6 +72,16 @@ pub struct ApplyError {
     pub reason: String,
 }
 
+/// Whether a scrape configuration can be used: compiles its rules and reads
+/// what its client needs, as [`Manager::apply`] would.
+///
+/// # Errors
+///
+/// [`ApplyError`] with the reason.
+pub fn check(config: &ScrapeConfig) -> Result<(), ApplyError> {
+    pool::check(config)
+}
+
 /// One pool as seen from outside.
 #[derive(Debug, Clone)]
 pub struct PoolStatus {

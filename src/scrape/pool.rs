@@ -118,6 +118,11 @@ impl Settings {
     }
 }
 
+/// Whether a pool can be made of a configuration.
+pub(super) fn check(config: &ScrapeConfig) -> Result<(), ApplyError> {
+    Settings::compile(config, 0).map(|_| ())
+}
+
 impl Pool {
     pub(super) fn new(
         common: Arc<Common>,

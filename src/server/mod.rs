@@ -7,6 +7,7 @@
 mod listen;
 mod log;
 mod metrics;
+mod objects;
 mod process_metrics;
 mod reload;
 mod web_config;
@@ -31,6 +32,7 @@ use crate::api::{Api, ApiMetrics, Clock, ReloadRequest};
 use crate::cli::{ConfigSource, Options};
 use crate::config::Config;
 use crate::metrics::Registry;
+use crate::notices::Notices;
 
 /// Least worker threads of the runtime: a request must not wait for a scrape.
 const MIN_WORKERS: usize = 2;
@@ -147,6 +149,8 @@ async fn serve(options: Options) -> Result<(), StartError> {
     let rules = Arc::new(rules.map_err(StartError::RuleState)?);
 
     let stop = CancellationToken::new();
+    let notice_clock = clock.clone();
+    let notices = Notices::with_clock(move || notice_clock.now_ms());
     let (reload_sender, reload_requests) = mpsc::channel::<ReloadRequest>(4);
     let (config_sender, config_receiver) = watch::channel(Arc::new(config));
     let rooms = Rooms {
@@ -160,6 +164,7 @@ async fn serve(options: Options) -> Result<(), StartError> {
         &registry,
         clock.clone(),
         rooms,
+        notices.clone(),
         stop.clone(),
     );
     let api = Arc::new(Api {
@@ -178,6 +183,8 @@ async fn serve(options: Options) -> Result<(), StartError> {
         metrics: ApiMetrics::register(&registry),
         registry,
         reload_state: reloader.state(),
+        objects: reloader.objects(),
+        notices,
         reload: reload_sender,
         stop: stop.clone(),
         clock,

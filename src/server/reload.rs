@@ -2,19 +2,20 @@
 //! keeps the one before and says why.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Mutex, watch};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
 use super::StartError;
+use super::objects::{Objects, ObjectsStatus};
 use crate::api::{Clock, ReloadState};
 use crate::cli::{ConfigSource, Options};
-use crate::config::{self, Config, GlobalConfig, OperatorConfig};
+use crate::config::{self, Config};
 use crate::discovery::Discovery;
-use crate::discovery::operator::{Timing, Wanted, follow};
 use crate::metrics::{Gauge, Registry};
+use crate::notices::Notices;
 use crate::{notify, rules, scrape};
 
 /// Where a node exporter listens by default.
@@ -36,14 +37,6 @@ pub struct Rooms {
     pub notifier: Arc<notify::Manager>,
 }
 
-/// The operator's objects, as long as the configuration asks for them.
-struct Followed {
-    config: OperatorConfig,
-    global: GlobalConfig,
-    wanted: watch::Receiver<Option<Arc<Wanted>>>,
-    _end: DropGuard,
-}
-
 /// Puts configurations in force, one at a time.
 pub struct Reloader {
     options: Arc<Options>,
@@ -54,8 +47,7 @@ pub struct Reloader {
     clock: Clock,
     rooms: Rooms,
     discovery: Discovery,
-    operator: std::sync::Mutex<Option<Followed>>,
-    stop: CancellationToken,
+    objects: Objects,
     seen: Mutex<Vec<Option<SystemTime>>>,
 }
 
@@ -68,6 +60,7 @@ impl Reloader {
         registry: &Registry,
         clock: Clock,
         rooms: Rooms,
+        notices: Notices,
         stop: CancellationToken,
     ) -> Self {
         let seen = Mutex::new(stamps(&options, &config.borrow()));
@@ -80,8 +73,8 @@ impl Reloader {
             "Timestamp of the last successful configuration reload.",
         );
         let state = watch::Sender::new(ReloadState { success: false, time_ms: 0 });
-        let discovery = Discovery::new(registry, stop.clone());
-        let operator = std::sync::Mutex::default();
+        let discovery = Discovery::new(registry, stop.clone()).with_notices(notices.clone());
+        let objects = Objects::new(registry, super::parse_options(&options), notices, stop);
         Self {
             options,
             config,
@@ -91,8 +84,7 @@ impl Reloader {
             clock,
             rooms,
             discovery,
-            operator,
-            stop,
+            objects,
             seen,
         }
     }
@@ -100,6 +92,11 @@ impl Reloader {
     /// Follows the outcome of reloads.
     pub fn state(&self) -> watch::Receiver<ReloadState> {
         self.state.subscribe()
+    }
+
+    /// Follows what came of the operator's objects.
+    pub fn objects(&self) -> watch::Receiver<Arc<ObjectsStatus>> {
+        self.objects.status()
     }
 
     /// Puts the configuration of the start in force.
@@ -160,22 +157,23 @@ impl Reloader {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
-        let wanted = self.wanted(config);
+        let wanted = self.objects.wanted(config, &self.discovery);
         // Rules first: of all parts they are most often wrong, and a wrong
         // one changes nothing.
         let Rooms { scrape, rules, notifier } = &self.rooms;
         rules.apply(config).await.map_err(|e| e.to_string())?;
-        rules.apply_objects(self.rule_objects(&wanted)).await.map_err(|e| e.to_string())?;
+        rules.apply_objects(wanted.rules).await.map_err(|e| e.to_string())?;
         let mut config = config.clone();
-        config.scrape_configs.extend(wanted.scrape_configs.iter().cloned());
+        config.scrape_configs.extend(wanted.pools);
         let config = &config;
         let alertmanagers = |i: usize, config: &config::AlertmanagerConfig| {
             self.discovery.follow_as("notify", &format!("config-{i}"), &config.discovery)
         };
         notifier.apply(config, alertmanagers).await.map_err(|e| e.to_string())?;
-        scrape
-            .apply(config, |scrape| self.discovery.follow(&scrape.job_name, &scrape.discovery))
-            .map_err(|e| e.to_string())?;
+        let scraped = scrape
+            .apply(config, |scrape| self.discovery.follow(&scrape.job_name, &scrape.discovery));
+        self.objects.tell(wanted.status);
+        scraped.map_err(|e| e.to_string())?;
         let now_ms = self.clock.now_ms();
         self.success.set(1.0);
         #[allow(clippy::cast_precision_loss, reason = "exact for a million years")]
@@ -184,61 +182,9 @@ impl Reloader {
         Ok(())
     }
 
-    /// What the operator's objects ask for now; follows them if the
-    /// configuration wants that, and stops when it does not.
-    fn wanted(&self, config: &Config) -> Arc<Wanted> {
-        let mut operator = self.operator.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(section) = &config.operator else {
-            *operator = None;
-            return Arc::default();
-        };
-        let is_followed = |f: &Followed| f.config == *section && f.global == config.global;
-        if !operator.as_ref().is_some_and(is_followed) {
-            let end = self.stop.child_token();
-            let (section, global) = (section.clone(), config.global.clone());
-            let metrics = self.discovery.metrics().kubernetes.clone();
-            let timing = Timing::default();
-            let wanted = follow(section.clone(), global.clone(), metrics, timing, end.clone());
-            *operator = Some(Followed { config: section, global, wanted, _end: end.drop_guard() });
-        }
-        let followed = operator.as_mut().map(|f| f.wanted.borrow_and_update().clone());
-        followed.flatten().unwrap_or_default()
-    }
-
-    /// The rule files of the objects; one that does not parse is left out and
-    /// named.
-    fn rule_objects(&self, wanted: &Wanted) -> Vec<rules::file::RuleFile> {
-        let options = rules::file::FileOptions {
-            parse: super::parse_options(&self.options),
-            ignore_unknown_fields: false,
-        };
-        for rejected in &wanted.rejected {
-            tracing::warn!("object not used: {rejected}");
-        }
-        let mut files = Vec::new();
-        for (name, text) in &wanted.rule_files {
-            match rules::file::parse_rules(name, text, &options) {
-                Ok(file) => files.push(file),
-                Err(errors) => {
-                    for error in errors {
-                        tracing::warn!("PrometheusRule not used: {error}");
-                    }
-                }
-            }
-        }
-        files
-    }
-
     /// Waits until the operator's objects ask for something else.
     pub async fn objects_changed(&self) {
-        let wanted = {
-            let operator = self.operator.lock().unwrap_or_else(PoisonError::into_inner);
-            operator.as_ref().map(|followed| followed.wanted.clone())
-        };
-        let Some(mut wanted) = wanted else { return std::future::pending().await };
-        if wanted.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        self.objects.changed().await;
     }
 
     /// Puts what the objects ask for in force beside the configuration.

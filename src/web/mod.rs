@@ -15,8 +15,18 @@ const PLOT_SCRIPT: &str = include_str!("assets/uPlot.iife.min.js");
 const PLOT_STYLE: &str = include_str!("assets/uPlot.min.css");
 
 /// The addresses that show the page; its script draws what the address names.
-const PAGES: [&str; 9] =
-    ["/", "/graph", "/query", "/alerts", "/rules", "/targets", "/config", "/status", "/flags"];
+const PAGES: [&str; 10] = [
+    "/",
+    "/graph",
+    "/query",
+    "/alerts",
+    "/rules",
+    "/targets",
+    "/service-discovery",
+    "/config",
+    "/status",
+    "/flags",
+];
 
 /// What the page may do: run its own files and ask its own server.
 const POLICY: HeaderValue = HeaderValue::from_static(

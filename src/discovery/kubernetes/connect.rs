@@ -1,28 +1,32 @@
 //! How is the API server reached? In-cluster, by kubeconfig, or by URL with
 //! the HTTP options of the configuration.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Bytes, Frame};
 use kube::client::Body;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use crate::client::{ClientError, HttpClient, Request, Response, parse_url};
-use crate::config::HttpClientConfig;
+use crate::config::{Authorization, HttpClientConfig, SecretSource, TlsConfig};
+
+use super::kubeconfig;
 
 /// Longer than any watch that we ask for.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(900);
+
+/// Where a pod finds its service account: `token`, `ca.crt`, `namespace`.
+pub const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Why the API server cannot be reached.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// The process does not run in a cluster.
-    #[error("in-cluster configuration: {0}")]
-    InCluster(#[source] kube::config::InClusterError),
+    #[error("not in a cluster: {0}")]
+    InCluster(String),
     /// The kubeconfig cannot be used.
     #[error("kubeconfig {path}: {source}")]
     Kubeconfig {
@@ -51,20 +55,47 @@ pub async fn connect(
     kubeconfig: Option<&Path>,
     http: &HttpClientConfig,
 ) -> Result<kube::Client, ConnectError> {
-    let config = match (api_server, kubeconfig) {
-        (Some(url), _) => return by_url(url, http),
-        (None, Some(path)) => {
-            let wrong =
-                |source| ConnectError::Kubeconfig { path: path.display().to_string(), source };
-            let file = Kubeconfig::read_from(path).map_err(wrong)?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-                .await
-                .map_err(wrong)?
+    match (api_server, kubeconfig) {
+        (Some(url), _) => by_url(url, http),
+        (None, Some(path)) => kubeconfig::client(path).await,
+        (None, None) => {
+            let variable = |name: &str| std::env::var(name).ok();
+            let (url, http) = in_cluster(variable, Path::new(SERVICE_ACCOUNT))?;
+            by_url(&url, &http)
         }
-        (None, None) => kube::Config::incluster().map_err(ConnectError::InCluster)?,
+    }
+}
+
+/// Where the cluster around this process is, and how it is talked to. Token
+/// and authority stay files: both are rotated while the process runs, and
+/// files are read again.
+///
+/// # Errors
+///
+/// [`ConnectError::InCluster`] if the variables or the token are missing.
+pub fn in_cluster(
+    variable: impl Fn(&str) -> Option<String>,
+    account: &Path,
+) -> Result<(String, HttpClientConfig), ConnectError> {
+    let given = |name: &str| {
+        let value = variable(name).filter(|v| !v.is_empty());
+        value.ok_or_else(|| ConnectError::InCluster(format!("{name} is not set")))
     };
-    crate::client::install_provider();
-    kube::Client::try_from(config).map_err(|e| ConnectError::Kube(Box::new(e)))
+    let (host, port) = (given("KUBERNETES_SERVICE_HOST")?, given("KUBERNETES_SERVICE_PORT")?);
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let file = |name: &str| -> PathBuf { account.join(name) };
+    std::fs::metadata(file("token"))
+        .map_err(|e| ConnectError::InCluster(format!("{}: {e}", file("token").display())))?;
+    let authority = file("ca.crt").is_file().then(|| SecretSource::File(file("ca.crt")));
+    let http = HttpClientConfig {
+        authorization: Some(Authorization {
+            scheme: "Bearer".to_owned(),
+            credentials: Some(SecretSource::File(file("token"))),
+        }),
+        tls: TlsConfig { ca: authority, ..TlsConfig::default() },
+        ..HttpClientConfig::default()
+    };
+    Ok((format!("https://{host}:{port}"), http))
 }
 
 fn by_url(url: &str, http: &HttpClientConfig) -> Result<kube::Client, ConnectError> {

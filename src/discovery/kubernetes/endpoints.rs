@@ -72,7 +72,7 @@ fn endpoint<'a>(
 
 /// Adds the metadata of the service behind endpoints, if it is known.
 pub fn attach_service(labels: &mut LabelMap, context: &Context<'_>, namespace: &str, name: &str) {
-    if let Some(service) = context.cache.services.get(namespace, name) {
+    if let Some(service) = context.service(namespace, name) {
         set_metadata(labels, "service", &service.metadata);
     }
 }
@@ -110,7 +110,7 @@ impl<'a> SeenPods<'a> {
     ) {
         let Some(reference) = reference.filter(|r| r.kind == "Pod") else { return };
         let place = if reference.namespace.is_empty() { namespace } else { &reference.namespace };
-        let Some(pod) = context.cache.pods.get(place, &reference.name) else { return };
+        let Some(pod) = context.pod(place, &reference.name) else { return };
         labels.extend(pod::labels(pod, context));
         let key = (place.to_owned(), reference.name.clone());
         self.0.entry(key).or_insert((pod, Vec::new())).1.push(number);

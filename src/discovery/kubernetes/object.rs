@@ -324,6 +324,15 @@ objects! {
 pub trait Object: for<'de> Deserialize<'de> + Clone + Send + Sync + PartialEq + 'static {
     /// The object's metadata.
     fn meta(&self) -> &Meta;
+
+    /// The object's metadata.
+    fn meta_mut(&mut self) -> &mut Meta;
+
+    /// Takes the version out: what is kept compares equal if nothing that is
+    /// read differs, however often the object was written.
+    fn take_version(&mut self) -> String {
+        std::mem::take(&mut self.meta_mut().resource_version)
+    }
 }
 
 macro_rules! have_meta {
@@ -331,6 +340,10 @@ macro_rules! have_meta {
         $(impl Object for $kind {
             fn meta(&self) -> &Meta {
                 &self.metadata
+            }
+
+            fn meta_mut(&mut self) -> &mut Meta {
+                &mut self.metadata
             }
         })*
     };

@@ -87,10 +87,10 @@ fn set_owners(
             .filter(|o| o.kind == wanted)
             .map(|o| o.name.clone())
     };
-    let (cache, attach) = (context.cache, context.attach);
+    let attach = context.attach;
     match kind {
         "ReplicaSet" if attach.deployment => {
-            let set = cache.replica_sets.get(namespace, name).map(|r| &r.metadata);
+            let set = context.replica_set(namespace, name).map(|r| &r.metadata);
             set_some(labels, "pod_deployment_name", above(set, "Deployment"));
         }
         "Job" => {
@@ -98,7 +98,7 @@ fn set_owners(
                 set(labels, "pod_job_name", name);
             }
             if attach.cronjob {
-                let job = cache.jobs.get(namespace, name).map(|j| &j.metadata);
+                let job = context.job(namespace, name).map(|j| &j.metadata);
                 set_some(labels, "pod_cronjob_name", above(job, "CronJob"));
             }
         }

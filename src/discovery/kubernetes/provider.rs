@@ -1,8 +1,8 @@
 //! One `kubernetes_sd_configs` entry at work: watches in, target groups out.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use futures::future::select_all;
@@ -10,21 +10,24 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::{Cache, Kind};
-use super::connect::connect;
-use super::groups::{Attach, groups};
+use super::cluster::{Access, Cluster, Clusters};
+use super::connect::SERVICE_ACCOUNT;
+use super::groups::{Attach, Groups};
 use super::object::{EndpointSlice, Endpoints, Ingress, Node, Object, Owner, Pod, Service};
-use super::watch::{Resource, Scope, Store, Stores, WatchMetrics};
-use crate::config::{HttpClientConfig, KubernetesRole, KubernetesSdConfig};
+use super::scope::{Resource, Scope};
+use super::watch::{Store, WatchMetrics, Watched};
+use crate::config::{KubernetesRole, KubernetesSdConfig};
 use crate::discovery::TargetGroups;
 
-/// Changes are gathered this long before groups are made again.
-const GATHER: Duration = Duration::from_millis(250);
+/// Changes are gathered at least this long before groups are made again.
+const GATHER: Duration = Duration::from_millis(100);
 
-/// Pauses between attempts to connect, doubling.
-const CONNECT_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Changes are gathered at most this long: targets of a cluster in turmoil
+/// are still those of a second ago.
+const GATHER_LONGEST: Duration = Duration::from_secs(1);
 
-/// Where the namespace of the service account stands.
-const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+/// Making groups may take this share of the time.
+const SHARE: u32 = 20;
 
 const fn core(kind: &'static str, plural: &'static str) -> Resource {
     Resource { group: "", version: "v1", kind, plural }
@@ -34,7 +37,8 @@ const NODES: Resource = core("Node", "nodes");
 const PODS: Resource = core("Pod", "pods");
 const SERVICES: Resource = core("Service", "services");
 const ENDPOINTS: Resource = core("Endpoints", "endpoints");
-const NAMESPACES: Resource = core("Namespace", "namespaces");
+/// Also read where the operator's objects select by namespace.
+pub const NAMESPACES: Resource = core("Namespace", "namespaces");
 const SLICES: Resource = Resource {
     group: "discovery.k8s.io",
     version: "v1",
@@ -47,76 +51,6 @@ const REPLICA_SETS: Resource =
     Resource { group: "apps", version: "v1", kind: "ReplicaSet", plural: "replicasets" };
 const JOBS: Resource = Resource { group: "batch", version: "v1", kind: "Job", plural: "jobs" };
 
-/// Clusters by the way to reach them, so that watches are shared.
-#[derive(Default)]
-pub struct Clusters(Mutex<Vec<(Access, Weak<Cluster>)>>);
-
-#[derive(Clone, PartialEq)]
-struct Access {
-    api_server: Option<String>,
-    kubeconfig: Option<PathBuf>,
-    http: HttpClientConfig,
-}
-
-/// One API server and the watches that go on there.
-struct Cluster {
-    access: Access,
-    client: tokio::sync::OnceCell<kube::Client>,
-    nodes: Stores<Node>,
-    pods: Stores<Pod>,
-    services: Stores<Service>,
-    endpoints: Stores<Endpoints>,
-    slices: Stores<EndpointSlice>,
-    ingresses: Stores<Ingress>,
-    owners: Stores<Owner>,
-}
-
-impl Clusters {
-    fn get(&self, access: Access) -> Arc<Cluster> {
-        let mut clusters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        clusters.retain(|(_, cluster)| cluster.strong_count() > 0);
-        let known = clusters.iter().find(|(known, _)| *known == access);
-        if let Some(cluster) = known.and_then(|(_, cluster)| cluster.upgrade()) {
-            return cluster;
-        }
-        let cluster = Arc::new(Cluster {
-            access: access.clone(),
-            client: tokio::sync::OnceCell::new(),
-            nodes: Stores::default(),
-            pods: Stores::default(),
-            services: Stores::default(),
-            endpoints: Stores::default(),
-            slices: Stores::default(),
-            ingresses: Stores::default(),
-            owners: Stores::default(),
-        });
-        clusters.push((access, Arc::downgrade(&cluster)));
-        cluster
-    }
-}
-
-impl Cluster {
-    /// The client, once the settings allow one; tries for ever.
-    async fn client(&self, metrics: &WatchMetrics) -> kube::Client {
-        let mut pause = CONNECT_PAUSE.0;
-        loop {
-            let access = &self.access;
-            let attempt = self.client.get_or_try_init(|| {
-                connect(access.api_server.as_deref(), access.kubeconfig.as_deref(), &access.http)
-            });
-            match attempt.await {
-                Ok(client) => return client.clone(),
-                Err(error) => {
-                    metrics.failures.inc();
-                    tracing::warn!(%error, "Kubernetes API server not reached");
-                }
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(CONNECT_PAUSE.1);
-        }
-    }
-}
-
 /// Starts one discovery; groups appear once all its lists are complete, and
 /// it ends with `cancel`.
 pub fn start(
@@ -126,11 +60,7 @@ pub fn start(
     cancel: CancellationToken,
 ) -> watch::Receiver<Option<TargetGroups>> {
     let (sender, receiver) = watch::channel(None);
-    let cluster = clusters.get(Access {
-        api_server: config.api_server.clone(),
-        kubeconfig: config.kubeconfig_file.clone(),
-        http: config.http.clone(),
-    });
+    let cluster = clusters.get(Access::from(&config));
     tokio::spawn(async move {
         tokio::select! {
             () = cancel.cancelled() => {}
@@ -146,22 +76,26 @@ async fn run(
     metrics: &WatchMetrics,
     sender: &watch::Sender<Option<TargetGroups>>,
 ) {
-    let client = cluster.client(metrics).await;
-    let needs = Needs::new(config, cluster, &client, metrics).await;
+    let watched = cluster.watched(metrics).await;
+    let needs = Needs::new(config, cluster, &watched, metrics).await;
     let mut changes = needs.changes();
+    if changes.is_empty() {
+        // There is no namespace to look in; the reason was logged.
+        return std::future::pending().await;
+    }
     for change in &mut changes {
         // Nothing is sent before every list is complete once.
         if change.wait_for(|version| *version > 0).await.is_err() {
             return;
         }
     }
-    let attach = Attach::from(config);
+    let mut groups = Groups::new(config.role, Attach::from(config));
     loop {
         for change in &mut changes {
             change.mark_unchanged();
         }
-        let made = groups(config.role, &needs.cache(), attach);
-        let made: TargetGroups = Arc::new(made.into_iter().map(Arc::new).collect());
+        let started = Instant::now();
+        let made: TargetGroups = Arc::new(groups.update(&needs.cache()));
         sender.send_if_modified(|known| {
             let differs = known.as_ref() != Some(&made);
             if differs {
@@ -169,11 +103,12 @@ async fn run(
             }
             differs
         });
+        let pause = (started.elapsed() * SHARE).clamp(GATHER, GATHER_LONGEST);
         let any = select_all(changes.iter_mut().map(|change| change.changed().boxed()));
         if any.await.0.is_err() {
             return;
         }
-        tokio::time::sleep(GATHER).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -189,13 +124,15 @@ struct Needs {
     namespaces: Vec<Arc<Store<Owner>>>,
     replica_sets: Vec<Arc<Store<Owner>>>,
     jobs: Vec<Arc<Store<Owner>>>,
+    /// Of the objects in the stores, only those of these namespaces count.
+    only: Option<BTreeSet<String>>,
 }
 
 impl Needs {
     async fn new(
         config: &KubernetesSdConfig,
         cluster: &Cluster,
-        client: &kube::Client,
+        watched: &Arc<Watched>,
         metrics: &WatchMetrics,
     ) -> Self {
         use KubernetesRole as Role;
@@ -214,44 +151,49 @@ impl Needs {
         let with_pods = matches!(role, Role::Pod | Role::Endpoints | Role::EndpointSlice);
         if role == Role::Node || (with_pods && config.attach_node) {
             let narrowed = (role == Role::Node).then_some(Role::Node);
-            needs.nodes.push(cluster.nodes.get(client, scope(NODES, None, narrowed), metrics));
+            needs.nodes.push(cluster.nodes.get(watched, scope(NODES, None, narrowed), metrics));
         }
         if config.attach_namespace && role != Role::Node {
             needs.namespaces.push(cluster.owners.get(
-                client,
+                watched,
                 scope(NAMESPACES, None, None),
                 metrics,
             ));
         }
-        for namespace in namespaces(config).await {
+        let mut places = namespaces(config).await;
+        if config.shares_watches && places.iter().all(Option::is_some) && !places.is_empty() {
+            needs.only = Some(places.into_iter().flatten().collect());
+            places = vec![None];
+        }
+        for namespace in places {
             let here = namespace.as_ref();
             let narrowed = |resource, r| scope(resource, here, Some(r));
             if with_pods {
-                needs.pods.push(cluster.pods.get(client, narrowed(PODS, Role::Pod), metrics));
+                needs.pods.push(cluster.pods.get(watched, narrowed(PODS, Role::Pod), metrics));
                 if config.attach_deployment {
                     let scope = scope(REPLICA_SETS, here, None);
-                    needs.replica_sets.push(cluster.owners.get(client, scope, metrics));
+                    needs.replica_sets.push(cluster.owners.get(watched, scope, metrics));
                 }
                 if config.attach_cronjob {
-                    needs.jobs.push(cluster.owners.get(client, scope(JOBS, here, None), metrics));
+                    needs.jobs.push(cluster.owners.get(watched, scope(JOBS, here, None), metrics));
                 }
             }
             if matches!(role, Role::Service | Role::Endpoints | Role::EndpointSlice) {
                 let scope = narrowed(SERVICES, Role::Service);
-                needs.services.push(cluster.services.get(client, scope, metrics));
+                needs.services.push(cluster.services.get(watched, scope, metrics));
             }
             match role {
                 Role::Endpoints => {
                     let scope = narrowed(ENDPOINTS, role);
-                    needs.endpoints.push(cluster.endpoints.get(client, scope, metrics));
+                    needs.endpoints.push(cluster.endpoints.get(watched, scope, metrics));
                 }
                 Role::EndpointSlice => {
                     let scope = narrowed(SLICES, role);
-                    needs.slices.push(cluster.slices.get(client, scope, metrics));
+                    needs.slices.push(cluster.slices.get(watched, scope, metrics));
                 }
                 Role::Ingress => {
                     let scope = narrowed(INGRESSES, role);
-                    needs.ingresses.push(cluster.ingresses.get(client, scope, metrics));
+                    needs.ingresses.push(cluster.ingresses.get(watched, scope, metrics));
                 }
                 Role::Node | Role::Pod | Role::Service => {}
             }
@@ -283,7 +225,7 @@ impl Needs {
             }
             all
         }
-        Cache {
+        let mut cache = Cache {
             nodes: of(&self.nodes),
             pods: of(&self.pods),
             services: of(&self.services),
@@ -293,7 +235,15 @@ impl Needs {
             namespaces: of(&self.namespaces),
             replica_sets: of(&self.replica_sets),
             jobs: of(&self.jobs),
+        };
+        if let Some(only) = &self.only {
+            cache.pods.narrow(only);
+            cache.services.narrow(only);
+            cache.endpoints.narrow(only);
+            cache.slices.narrow(only);
+            cache.ingresses.narrow(only);
         }
+        cache
     }
 }
 
@@ -304,10 +254,11 @@ async fn namespaces(config: &KubernetesSdConfig) -> Vec<Option<String>> {
     }
     let mut names: Vec<String> = config.namespaces.clone();
     if config.own_namespace {
-        match tokio::fs::read_to_string(OWN_NAMESPACE).await {
+        let file = format!("{SERVICE_ACCOUNT}/namespace");
+        match tokio::fs::read_to_string(&file).await {
             Ok(own) if !own.trim().is_empty() => names.push(own.trim().to_owned()),
-            Ok(_) => tracing::error!("own_namespace: {OWN_NAMESPACE} is empty"),
-            Err(error) => tracing::error!(%error, "own_namespace: {OWN_NAMESPACE}"),
+            Ok(_) => tracing::error!("own_namespace: {file} is empty"),
+            Err(error) => tracing::error!(%error, "own_namespace: {file}"),
         }
     }
     names.sort();

@@ -1,142 +1,29 @@
-//! A discovery against an API server of ours on loopback: pages, watches,
-//! expired versions, refusals, outages.
+//! Discoveries against an API server of ours on loopback: sharing, narrowing,
+//! groups that stay the same, credentials that are rotated.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::{Query, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::provider::{Clusters, start};
+use super::cluster::Clusters;
+use super::connect::in_cluster;
+use super::fake::FakeApi;
+use super::provider::start;
 use super::watch::WatchMetrics;
+use crate::client::testing::Authority;
 use crate::config::{HttpClientConfig, KubernetesRole, KubernetesSdConfig};
 use crate::discovery::TargetGroups;
-use crate::metrics::{Counter, Family};
 
-/// Pods, by name, and what is going on.
-#[derive(Default)]
-struct Fake {
-    pods: Mutex<BTreeMap<String, Value>>,
-    version: AtomicUsize,
-    watchers: Mutex<Vec<mpsc::UnboundedSender<String>>>,
-    /// What happened, by version: a watch begins where its list ended.
-    log: Mutex<Vec<(usize, String)>>,
-    lists: AtomicUsize,
-    watches: AtomicUsize,
-    /// Answers with this status instead, while it is set.
-    refuse: Mutex<Option<StatusCode>>,
-}
+const DEADLINE: Duration = Duration::from_secs(30);
 
-impl Fake {
-    fn next_version(&self) -> String {
-        (self.version.fetch_add(1, Ordering::SeqCst) + 1).to_string()
-    }
-
-    fn put(&self, name: &str, ip: &str) {
-        let pod = json!({"apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": name, "namespace": "shop", "resourceVersion": self.next_version()},
-            "spec": {"containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80}]}]},
-            "status": {"podIP": ip, "phase": "Running"}});
-        let known = self.pods.lock().unwrap().insert(name.to_owned(), pod.clone());
-        self.happen(if known.is_some() { "MODIFIED" } else { "ADDED" }, &pod);
-    }
-
-    /// Tells watchers now, and those that ask for an older version later.
-    fn happen(&self, kind: &str, object: &Value) {
-        let mut log = self.log.lock().unwrap();
-        let version = object["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse().ok());
-        log.push((version.expect("a version"), line(kind, object)));
-        self.tell(kind, object);
-    }
-
-    /// A watch from a version on.
-    fn watch(&self, from: usize) -> mpsc::UnboundedReceiver<String> {
-        let log = self.log.lock().unwrap();
-        let (sender, receiver) = mpsc::unbounded_channel();
-        for (_, line) in log.iter().filter(|(version, _)| *version > from) {
-            sender.send(line.clone()).expect("the receiver is here");
-        }
-        self.watchers.lock().unwrap().push(sender);
-        receiver
-    }
-
-    fn delete(&self, name: &str) {
-        let mut pod = self.pods.lock().unwrap().remove(name).expect("it is there");
-        pod["metadata"]["resourceVersion"] = json!(self.next_version());
-        self.happen("DELETED", &pod);
-    }
-
-    fn tell(&self, kind: &str, object: &Value) {
-        let line = line(kind, object);
-        self.watchers.lock().unwrap().retain(|w| w.send(line.clone()).is_ok());
-    }
-
-    fn end_watches(&self) {
-        self.watchers.lock().unwrap().clear();
-    }
-}
-
-fn line(kind: &str, object: &Value) -> String {
-    format!("{}\n", json!({"type": kind, "object": object}))
-}
-
-fn json(value: &Value) -> impl IntoResponse + use<> {
-    ([(axum::http::header::CONTENT_TYPE, "application/json")], value.to_string())
-}
-
-async fn pods(
-    State(fake): State<Arc<Fake>>,
-    Query(query): Query<HashMap<String, String>>,
-) -> Response {
-    if let Some(status) = *fake.refuse.lock().unwrap() {
-        let body = json!({"kind": "Status", "status": "Failure", "code": status.as_u16(), "message": "no", "reason": "no"});
-        return (status, json(&body)).into_response();
-    }
-    if query.contains_key("watch") {
-        fake.watches.fetch_add(1, Ordering::SeqCst);
-        let from = query.get("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or(0);
-        let mut receiver = fake.watch(from);
-        let lines = futures::stream::poll_fn(move |cx| {
-            receiver
-                .poll_recv(cx)
-                .map(|line| line.map(|l| Ok::<_, std::convert::Infallible>(Bytes::from(l))))
-        });
-        return Body::from_stream(lines).into_response();
-    }
-    fake.lists.fetch_add(1, Ordering::SeqCst);
-    // Two pages, whatever limit was asked for.
-    let all: Vec<Value> = fake.pods.lock().unwrap().values().cloned().collect();
-    let half = all.len().div_ceil(2);
-    let version = fake.version.load(Ordering::SeqCst).to_string();
-    let page = if query.contains_key("continue") {
-        json!({"metadata": {"resourceVersion": version}, "items": all[half..]})
-    } else {
-        json!({"metadata": {"resourceVersion": version, "continue": "more"}, "items": all[..half]})
-    };
-    json(&page).into_response()
-}
-
-async fn serve(fake: &Arc<Fake>) -> String {
-    let router = Router::new().route("/api/v1/pods", get(pods)).with_state(Arc::clone(fake));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let url = format!("http://{}", listener.local_addr().expect("bound"));
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    url
-}
-
-fn config(url: &str) -> KubernetesSdConfig {
+fn config(role: KubernetesRole, url: String) -> KubernetesSdConfig {
     KubernetesSdConfig {
-        role: KubernetesRole::Pod,
-        api_server: Some(url.to_owned()),
+        role,
+        api_server: Some(url),
         kubeconfig_file: None,
         http: HttpClientConfig::default(),
         namespaces: Vec::new(),
@@ -147,80 +34,327 @@ fn config(url: &str) -> KubernetesSdConfig {
         attach_deployment: false,
         attach_job: false,
         attach_cronjob: false,
+        shares_watches: false,
     }
 }
 
-fn metrics() -> WatchMetrics {
-    WatchMetrics {
-        failures: Counter::default(),
-        events: Family::new(&["role", "event"], Counter::default),
-    }
+fn pod(ip: &str) -> Value {
+    json!({"spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i",
+        "ports": [{"containerPort": 80}]}]}, "status": {"podIP": ip, "phase": "Running"}})
 }
+
+/// A slice of a service `web` with these pods behind it.
+fn slice(pods: &[(&str, &str)]) -> Value {
+    let endpoints: Vec<Value> = pods
+        .iter()
+        .map(|(name, ip)| {
+            json!({"addresses": [ip], "conditions": {"ready": true},
+                "targetRef": {"kind": "Pod", "name": name}})
+        })
+        .collect();
+    json!({"metadata": {"labels": {"kubernetes.io/service-name": "web"}}, "addressType": "IPv4",
+        "endpoints": endpoints, "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]})
+}
+
+type Groups = watch::Receiver<Option<TargetGroups>>;
 
 fn addresses(groups: &Option<TargetGroups>) -> Vec<String> {
     let groups = groups.iter().flat_map(|g| g.iter());
     groups.flat_map(|g| &g.targets).map(|t| t["__address__"].clone()).collect()
 }
 
-async fn until(receiver: &mut tokio::sync::watch::Receiver<Option<TargetGroups>>, wanted: &[&str]) {
-    let reached = receiver.wait_for(|groups| addresses(groups) == wanted);
-    let reached = tokio::time::timeout(Duration::from_secs(30), reached).await.is_ok();
-    assert!(reached, "wanted {wanted:?}, have {:?}", addresses(&receiver.borrow()));
+async fn until(groups: &mut Groups, wanted: &[&str]) {
+    let reached = groups.wait_for(|groups| addresses(groups) == wanted);
+    let reached = tokio::time::timeout(DEADLINE, reached).await.is_ok();
+    assert!(reached, "wanted {wanted:?}, have {:?}", addresses(&groups.borrow()));
+}
+
+async fn until_true(what: &str, mut check: impl FnMut() -> bool) {
+    let waiting = async {
+        while !check() {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "waited for {what}");
+}
+
+/// Discoveries that end with this.
+struct Following {
+    clusters: Clusters,
+    metrics: WatchMetrics,
+    cancel: CancellationToken,
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl Following {
+    fn new() -> Self {
+        Self {
+            clusters: Clusters::default(),
+            metrics: WatchMetrics::unregistered(),
+            cancel: CancellationToken::new(),
+        }
+    }
+
+    fn start(&self, config: KubernetesSdConfig) -> Groups {
+        start(config, &self.clusters, self.metrics.clone(), self.cancel.child_token())
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pods_come_change_and_go() {
-    let fake = Arc::new(Fake::default());
+    let fake = FakeApi::new();
     for (name, ip) in [("a", "127.0.1.1"), ("b", "127.0.1.2"), ("c", "127.0.1.3")] {
-        fake.put(name, ip);
+        fake.put("pods", "shop", name, pod(ip));
     }
-    let url = serve(&fake).await;
-    let (clusters, cancel) = (Clusters::default(), CancellationToken::new());
-    let _end = cancel.clone().drop_guard();
-    let mut first = start(config(&url), &clusters, metrics(), cancel.clone());
-    let mut second = start(config(&url), &clusters, metrics(), cancel.clone());
+    let url = format!("http://{}", fake.serve().await);
+    let following = Following::new();
+    let mut first = following.start(config(KubernetesRole::Pod, url.clone()));
+    let mut second = following.start(config(KubernetesRole::Pod, url));
     until(&mut first, &["127.0.1.1:80", "127.0.1.2:80", "127.0.1.3:80"]).await;
-    fake.put("d", "127.0.1.4");
-    fake.put("a", "127.0.1.9");
-    fake.delete("b");
+    fake.put("pods", "shop", "d", pod("127.0.1.4"));
+    fake.put("pods", "shop", "a", pod("127.0.1.9"));
+    fake.delete("pods", "shop", "b");
     let changed = ["127.0.1.9:80", "127.0.1.3:80", "127.0.1.4:80"];
     until(&mut first, &changed).await;
     until(&mut second, &changed).await;
-    assert_eq!(fake.watches.load(Ordering::SeqCst), 1, "two discoveries share one watch");
+    assert_eq!(fake.count(&["watch=true", "resourceVersion="]), 1, "they share one watch");
+    assert_eq!(following.metrics.events.with(&["pod", "add"]).get(), 1);
+    assert_eq!(following.metrics.events.with(&["pod", "update"]).get(), 1);
+    assert_eq!(following.metrics.events.with(&["pod", "delete"]).get(), 1);
+    // Nobody follows any more: the watch ends.
+    drop((first, second, following));
+    until_true("the end of the watch", || {
+        fake.send_bookmarks();
+        fake.open_watches() == 0
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_expired_version_lists_again_and_an_outage_changes_nothing() {
-    let fake = Arc::new(Fake::default());
-    fake.put("a", "127.0.1.1");
-    let url = serve(&fake).await;
-    let (clusters, cancel) = (Clusters::default(), CancellationToken::new());
-    let _end = cancel.clone().drop_guard();
-    let mut groups = start(config(&url), &clusters, metrics(), cancel);
-    until(&mut groups, &["127.0.1.1:80"]).await;
+async fn a_hundred_monitors_in_a_hundred_namespaces_share_three_watches() {
+    let fake = FakeApi::new();
+    for i in 0..100 {
+        let (namespace, ip) = (format!("n{i}"), format!("127.0.2.{i}"));
+        fake.put("pods", &namespace, "web-1", pod(&ip));
+        fake.put("services", &namespace, "web", json!({}));
+        fake.put("endpointslices", &namespace, "web-x", slice(&[("web-1", &ip)]));
+    }
+    let url = format!("http://{}", fake.serve().await);
+    let following = Following::new();
+    let mut all: Vec<Groups> = (0..100)
+        .map(|i| {
+            let mut config = config(KubernetesRole::EndpointSlice, url.clone());
+            config.namespaces = vec![format!("n{i}")];
+            config.shares_watches = true;
+            following.start(config)
+        })
+        .collect();
+    for (i, groups) in all.iter_mut().enumerate() {
+        until(groups, &[&format!("127.0.2.{i}:80")]).await;
+    }
+    assert_eq!(fake.open_watches(), 3);
+    assert_eq!(fake.count(&["limit=500"]), 3);
+    assert_eq!(following.metrics.watches.get(), 3.0);
+    // A change in one namespace changes the groups of that one.
+    let version = all[6].borrow_and_update().clone();
+    fake.put(
+        "endpointslices",
+        "n5",
+        "web-x",
+        slice(&[("web-1", "127.0.2.5"), ("w", "127.0.2.250")]),
+    );
+    until(&mut all[5], &["127.0.2.5:80", "127.0.2.250:80"]).await;
+    let same = all[6].borrow().clone();
+    assert!(Arc::ptr_eq(&version.expect("there"), &same.expect("there")));
+}
 
-    // While the server refuses, what is known stays.
-    *fake.refuse.lock().unwrap() = Some(StatusCode::SERVICE_UNAVAILABLE);
-    fake.end_watches();
-    fake.pods.lock().unwrap().clear();
-    fake.put("b", "127.0.1.2");
-    assert_eq!(addresses(&groups.borrow()), ["127.0.1.1:80"]);
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_that_each_namespace_is_asked_for_alone() {
+    let fake = FakeApi::new();
+    for namespace in ["one", "two", "three"] {
+        fake.put("pods", namespace, "a", pod("127.0.3.1"));
+    }
+    let url = format!("http://{}", fake.serve().await);
+    let following = Following::new();
+    let mut config = config(KubernetesRole::Pod, url);
+    config.namespaces = vec!["one".to_owned(), "two".to_owned()];
+    let mut groups = following.start(config);
+    until(&mut groups, &["127.0.3.1:80", "127.0.3.1:80"]).await;
+    assert_eq!(fake.count(&["/namespaces/one/pods", "limit=500"]), 1);
+    assert_eq!(fake.count(&["/api/v1/pods"]), 0, "rights in the namespaces are enough");
+}
 
-    // Back again, the old version has expired: a list tells what changed.
-    *fake.refuse.lock().unwrap() = None;
-    let told = async {
-        loop {
-            let gone =
-                json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"});
-            if !fake.watchers.lock().unwrap().is_empty() {
-                fake.tell("ERROR", &gone);
-                fake.end_watches();
-                return;
-            }
-            tokio::task::yield_now().await;
-        }
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_is_made_again_only_if_what_it_was_made_from_differs() {
+    let fake = FakeApi::new();
+    let (a, b) = ([("a", "127.0.4.1")], [("b", "127.0.4.2")]);
+    fake.put("pods", "shop", "a", pod("127.0.4.1"));
+    fake.put("pods", "shop", "b", pod("127.0.4.2"));
+    fake.put("endpointslices", "shop", "x", slice(&a));
+    fake.put("endpointslices", "shop", "y", slice(&b));
+    let url = format!("http://{}", fake.serve().await);
+    let following = Following::new();
+    let mut groups = following.start(config(KubernetesRole::EndpointSlice, url));
+    until(&mut groups, &["127.0.4.1:80", "127.0.4.2:80"]).await;
+    let before = groups.borrow_and_update().clone().expect("there");
+    // The pod behind the second slice changes, then its service appears.
+    let mut other = pod("127.0.4.2");
+    other["metadata"]["labels"]["version"] = json!("2");
+    fake.put("pods", "shop", "b", other);
+    let label = |groups: &Option<TargetGroups>, name: &str| -> Option<String> {
+        groups.as_ref()?.get(1)?.targets.first()?.get(name).cloned()
     };
-    tokio::time::timeout(Duration::from_secs(30), told).await.expect("it watches again");
-    until(&mut groups, &["127.0.1.2:80"]).await;
-    assert!(fake.lists.load(Ordering::SeqCst) >= 4, "two lists of two pages");
+    let version = "__meta_kubernetes_pod_label_version";
+    let reached = groups.wait_for(|g| label(g, version).as_deref() == Some("2"));
+    tokio::time::timeout(DEADLINE, reached).await.expect("in time").expect("here");
+    let after = groups.borrow_and_update().clone().expect("there");
+    assert!(Arc::ptr_eq(&before[0], &after[0]) && !Arc::ptr_eq(&before[1], &after[1]));
+    fake.put("services", "shop", "web", json!({}));
+    let service = "__meta_kubernetes_service_name";
+    let reached = groups
+        .wait_for(|g| g.iter().flat_map(|g| g.iter()).all(|g| g.labels.contains_key(service)));
+    tokio::time::timeout(DEADLINE, reached).await.expect("in time").expect("here");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_loses_its_address_stays_as_it_was() {
+    let fake = FakeApi::new();
+    let node = |addresses: Value| {
+        json!({"status": {"addresses": addresses,
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}}}})
+    };
+    let with = json!([{"type": "InternalIP", "address": "127.0.5.1"}]);
+    fake.put("nodes", "", "n1", node(with));
+    let url = format!("http://{}", fake.serve().await);
+    let following = Following::new();
+    let mut groups = following.start(config(KubernetesRole::Node, url));
+    until(&mut groups, &["127.0.5.1:10250"]).await;
+    fake.put("nodes", "", "n1", node(json!([])));
+    fake.put("nodes", "", "n2", node(json!([{"type": "Hostname", "address": "n2"}])));
+    until(&mut groups, &["127.0.5.1:10250", "n2:10250"]).await;
+    fake.delete("nodes", "", "n1");
+    until(&mut groups, &["n2:10250"]).await;
+}
+
+/// What a pod finds in its file system.
+struct Account(tempfile::TempDir);
+
+impl Account {
+    fn new(authority: &Authority, token: &str) -> Self {
+        let account = Self(tempfile::tempdir().expect("a folder"));
+        account.write("ca.crt", &authority.pem());
+        account.write("token", token);
+        account
+    }
+
+    /// Replaces a file as the kubelet does: at once, by another file.
+    fn write(&self, name: &str, text: &str) {
+        let (new, file) = (self.0.path().join(format!(".{name}")), self.0.path().join(name));
+        std::fs::write(&new, text).expect("writes");
+        std::fs::rename(new, file).expect("renames");
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotated_token_and_authority_are_picked_up_over_tls() {
+    crate::client::install_provider();
+    let (old, new) = (Authority::new(), Authority::new());
+    let tls = Arc::new(Mutex::new(Arc::new(old.server("127.0.0.1", None, false))));
+    let fake = FakeApi::new();
+    fake.set_token("first");
+    fake.put("pods", "shop", "a", pod("127.0.6.1"));
+    let address = fake.serve_tls(Arc::clone(&tls)).await;
+    let account = Account::new(&old, "first\n");
+    let variable = |name: &str| match name {
+        "KUBERNETES_SERVICE_HOST" => Some("127.0.0.1".to_owned()),
+        "KUBERNETES_SERVICE_PORT" => Some(address.port().to_string()),
+        _ => None,
+    };
+    let (url, http) = in_cluster(variable, account.path()).expect("in a cluster");
+    let following = Following::new();
+    let mut in_cluster = config(KubernetesRole::Pod, url);
+    in_cluster.http = http;
+    let mut groups = following.start(in_cluster);
+    until(&mut groups, &["127.0.6.1:80"]).await;
+
+    // The token is rotated: the old one is refused from now on.
+    fake.set_token("second");
+    fake.end_watches(false);
+    fake.put("pods", "shop", "b", pod("127.0.6.2"));
+    until_true("a refusal", || following.metrics.failures.get() >= 2).await;
+    assert_eq!(addresses(&groups.borrow()), ["127.0.6.1:80"], "what is known stays");
+    account.write("token", "second");
+    until(&mut groups, &["127.0.6.1:80", "127.0.6.2:80"]).await;
+
+    // The server gets a certificate of another authority.
+    let failures = following.metrics.failures.get();
+    *tls.lock().expect("not poisoned") = Arc::new(new.server("127.0.0.1", None, false));
+    fake.end_watches(false);
+    fake.put("pods", "shop", "c", pod("127.0.6.3"));
+    account.write("ca.crt", &format!("{}{}", old.pem(), new.pem()));
+    until(&mut groups, &["127.0.6.1:80", "127.0.6.2:80", "127.0.6.3:80"]).await;
+    println!(
+        "{} failures until the authority was known",
+        following.metrics.failures.get() - failures
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kubeconfig_with_inline_certificates_is_read_again_when_it_changes() {
+    use base64::Engine as _;
+    crate::client::install_provider();
+    let (old, new) = (Authority::new(), Authority::new());
+    let tls = Arc::new(Mutex::new(Arc::new(old.server("127.0.0.1", None, false))));
+    let fake = FakeApi::new();
+    fake.set_token("t");
+    fake.put("pods", "shop", "a", pod("127.0.7.1"));
+    let address = fake.serve_tls(Arc::clone(&tls)).await;
+    let directory = tempfile::tempdir().expect("a folder");
+    let file = directory.path().join("kubeconfig");
+    let write = |authority: &Authority| {
+        let data = base64::engine::general_purpose::STANDARD.encode(authority.pem());
+        let text = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: k\n\
+             clusters: [{{name: k, cluster: {{server: 'https://{address}', certificate-authority-data: {data}}}}}]\n\
+             users: [{{name: u, user: {{token: t}}}}]\n\
+             contexts: [{{name: k, context: {{cluster: k, user: u}}}}]\n"
+        );
+        std::fs::write(&file, text).expect("writes");
+    };
+    write(&old);
+    let following = Following::new();
+    let mut by_file = config(KubernetesRole::Pod, String::new());
+    by_file.api_server = None;
+    by_file.kubeconfig_file = Some(file.clone());
+    let mut groups = following.start(by_file);
+    until(&mut groups, &["127.0.7.1:80"]).await;
+    *tls.lock().expect("not poisoned") = Arc::new(new.server("127.0.0.1", None, false));
+    fake.end_watches(false);
+    fake.put("pods", "shop", "b", pod("127.0.7.2"));
+    write(&new);
+    until(&mut groups, &["127.0.7.1:80", "127.0.7.2:80"]).await;
+}
+
+#[test]
+fn outside_a_cluster_the_reason_is_said() {
+    let nothing = |_: &str| None;
+    let error = in_cluster(nothing, Path::new("/nowhere")).expect_err("not in a cluster");
+    assert_eq!(error.to_string(), "not in a cluster: KUBERNETES_SERVICE_HOST is not set");
+    let v6 = |name: &str| Some(if name.ends_with("HOST") { "fd00::1" } else { "443" }.to_owned());
+    let error = in_cluster(v6, Path::new("/nowhere")).expect_err("no token");
+    assert!(error.to_string().contains("/nowhere/token"), "{error}");
+    let account = tempfile::tempdir().expect("a folder");
+    std::fs::write(account.path().join("token"), "t").expect("writes");
+    let (url, http) = in_cluster(v6, account.path()).expect("in a cluster");
+    assert_eq!(url, "https://[fd00::1]:443");
+    assert!(http.tls.ca.is_none(), "no authority: the system's");
 }

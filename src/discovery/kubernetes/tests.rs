@@ -40,7 +40,7 @@ fn cache(objects: &[Value]) -> Cache {
 /// All targets of a role, group labels merged in as discovery merges them.
 fn targets(role: KubernetesRole, cache: &Cache, attach: Attach) -> Vec<BTreeMap<String, String>> {
     let merged = groups(role, cache, attach).into_iter().flat_map(|group| {
-        group.targets.into_iter().map(move |target| {
+        group.targets.clone().into_iter().map(move |target| {
             let mut labels = group.labels.clone();
             labels.extend(target);
             labels

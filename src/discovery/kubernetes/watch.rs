@@ -1,84 +1,58 @@
-//! What changes in the cluster? Lists and watches, one per resource and scope
-//! however many discoveries need it.
+//! Who wants to know? Objects of a scope, followed once however many
+//! discoveries need them.
 //!
 //! A relist is compared, not cleared; while the API server is away, what was
 //! known stays. Nothing is shown before the first complete list.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
-use std::time::Duration;
 
-use futures::TryStreamExt as _;
-use kube::api::{ApiResource, DynamicObject};
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt as _, watcher as start_watcher};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::cache::Kind;
+use super::cache::{Applied, Kind};
+use super::health::Health;
 use super::object::Object;
-use crate::metrics::{Counter, Family};
+use super::reflector::{Change, Reflector, Server, Sink, WatchError};
+use super::scope::Scope;
+use crate::metrics::{Counter, Family, Gauge};
+use crate::notices::Notices;
 
-/// Seconds that one watch request lasts at most.
-const WATCH_TIMEOUT_S: u32 = 290;
-
-/// Objects per page of a list.
-const PAGE_SIZE: u32 = 500;
-
-/// How often a failing watch is logged.
-const LOG_EVERY: Duration = Duration::from_secs(60);
-
-/// What is watched: a resource, in one namespace or all, narrowed by
-/// selectors.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Scope {
-    /// Group, version, kind and plural.
-    pub resource: Resource,
-    /// `None`: all namespaces.
-    pub namespace: Option<String>,
-    /// labelSelector.
-    pub label: Option<String>,
-    /// fieldSelector.
-    pub field: Option<String>,
-}
-
-/// A kind of objects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Resource {
-    /// API group; empty for core.
-    pub group: &'static str,
-    /// API version.
-    pub version: &'static str,
-    /// The kind.
-    pub kind: &'static str,
-    /// The plural in URLs.
-    pub plural: &'static str,
-}
-
-impl Resource {
-    fn api(self) -> ApiResource {
-        let api_version = if self.group.is_empty() {
-            self.version.to_owned()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        };
-        ApiResource {
-            group: self.group.to_owned(),
-            version: self.version.to_owned(),
-            api_version,
-            kind: self.kind.to_owned(),
-            plural: self.plural.to_owned(),
-        }
-    }
-}
-
-/// Counters of watches.
+/// What watches say of themselves. Cloning shares it.
 #[derive(Clone)]
 pub struct WatchMetrics {
     /// Lists and watches that failed.
     pub failures: Counter,
     /// By role and event.
     pub events: Family<Counter>,
+    /// Watches that fail now.
+    pub failing: Gauge,
+    /// Watches that are followed now.
+    pub watches: Gauge,
+    /// Where an outage is shown.
+    pub notices: Notices,
+}
+
+impl WatchMetrics {
+    /// Metrics that nobody exposes.
+    #[must_use]
+    pub fn unregistered() -> Self {
+        Self {
+            failures: Counter::default(),
+            events: Family::new(&["role", "event"], Counter::default),
+            failing: Gauge::default(),
+            watches: Gauge::default(),
+            notices: Notices::default(),
+        }
+    }
+}
+
+/// A server as watches know it.
+pub struct Watched {
+    /// How it is reached.
+    pub server: Server,
+    /// How it is.
+    pub health: Health,
 }
 
 /// All objects of one scope, kept up to date while anybody holds this.
@@ -90,7 +64,7 @@ pub struct Store<T> {
 }
 
 impl<T: Object> Store<T> {
-    /// The objects now.
+    /// The objects now; shares them.
     #[must_use]
     pub fn snapshot(&self) -> Kind<T> {
         self.objects.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -103,7 +77,7 @@ impl<T: Object> Store<T> {
     }
 
     /// Follows one scope until the returned store is dropped.
-    pub fn follow(client: kube::Client, scope: Scope, metrics: WatchMetrics) -> Arc<Self> {
+    pub fn follow(watched: Arc<Watched>, scope: Scope, metrics: WatchMetrics) -> Arc<Self> {
         let stop = CancellationToken::new();
         let store = Arc::new(Self {
             objects: RwLock::default(),
@@ -112,97 +86,68 @@ impl<T: Object> Store<T> {
         });
         let weak = Arc::downgrade(&store);
         tokio::spawn(async move {
+            let what = scope.to_string();
+            let role = scope.resource.role();
+            metrics.watches.add(1.0);
+            let mut sink = Following { store: weak, watched: &watched, what: &what, role, metrics };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = run(client, scope, weak, metrics) => {}
+                () = Reflector::new(&watched.server, &scope).run(&mut sink) => {}
             }
+            sink.metrics.watches.add(-1.0);
+            watched.health.answered(&what, &sink.metrics);
         });
         store
     }
 
-    fn change(&self, change: impl FnOnce(&mut Kind<T>)) {
-        change(&mut self.objects.write().unwrap_or_else(PoisonError::into_inner));
-        self.version.send_modify(|version| *version += 1);
+    /// Changes the objects; followers hear of it if anything differs, and of
+    /// the first complete list in any case.
+    fn change(&self, change: impl FnOnce(&mut Kind<T>) -> bool, is_first: bool) {
+        let differs = change(&mut self.objects.write().unwrap_or_else(PoisonError::into_inner));
+        self.version.send_if_modified(|version| {
+            let tells = differs || (is_first && *version == 0);
+            *version += u64::from(tells);
+            tells
+        });
     }
 }
 
-async fn run<T: Object>(
-    client: kube::Client,
-    scope: Scope,
+/// Where the changes of one scope go.
+struct Following<'a, T> {
     store: Weak<Store<T>>,
+    watched: &'a Watched,
+    what: &'a str,
+    role: String,
     metrics: WatchMetrics,
-) {
-    let resource = scope.resource.api();
-    let api: kube::Api<DynamicObject> = match &scope.namespace {
-        Some(namespace) => kube::Api::namespaced_with(client, namespace, &resource),
-        None => kube::Api::all_with(client, &resource),
-    };
-    let config = watcher::Config {
-        label_selector: scope.label.clone(),
-        field_selector: scope.field.clone(),
-        timeout: Some(WATCH_TIMEOUT_S),
-        page_size: Some(PAGE_SIZE),
-        ..watcher::Config::default().any_semantic()
-    };
-    let mut events = std::pin::pin!(start_watcher(api, config).default_backoff());
-    let mut listed: Option<Vec<T>> = None;
-    let mut logged: Option<tokio::time::Instant> = None;
-    loop {
-        let event = events.try_next().await;
-        let Some(store) = store.upgrade() else { return };
-        let count = |event: &str| metrics.events.with(&[scope.resource.plural, event]).inc();
-        match event {
-            Ok(None) => return,
-            Ok(Some(event)) => match event {
-                Event::Init => listed = Some(Vec::new()),
-                Event::InitApply(object) => {
-                    if let (Some(list), Some(object)) = (&mut listed, trim(object)) {
-                        list.push(object);
-                    }
-                }
-                Event::InitDone => {
-                    if let Some(list) = listed.take() {
-                        store.change(|objects| objects.replace(list));
-                    }
-                }
-                Event::Apply(object) => {
-                    count("update");
-                    if let Some(object) = trim(object) {
-                        store.change(|objects| objects.apply(object));
-                    }
-                }
-                Event::Delete(object) => {
-                    count("delete");
-                    let namespace = object.metadata.namespace.unwrap_or_default();
-                    let name = object.metadata.name.unwrap_or_default();
-                    store.change(|objects| {
-                        objects.remove(&namespace, &name);
-                    });
-                }
-            },
-            Err(error) => {
-                metrics.failures.inc();
-                if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
-                    logged = Some(tokio::time::Instant::now());
-                    let what = scope.resource.plural;
-                    tracing::warn!(%error, what, "Kubernetes watch; what is known stays");
-                }
+}
+
+impl<T: Object> Sink<T> for Following<'_, T> {
+    fn change(&mut self, change: Change<T>) {
+        let Some(store) = self.store.upgrade() else { return };
+        let count = |event: &str| self.metrics.events.with(&[&self.role, event]).inc();
+        match change {
+            Change::Replace(list) => store.change(|objects| objects.replace(list), true),
+            Change::Apply(object) => store.change(
+                |objects| {
+                    let applied = objects.apply(object);
+                    count(if applied == Applied::Added { "add" } else { "update" });
+                    applied != Applied::Same
+                },
+                false,
+            ),
+            Change::Remove(meta) => {
+                count("delete");
+                store.change(|objects| objects.remove(&meta.namespace, &meta.name), false);
             }
         }
     }
-}
 
-/// Keeps the fields that discovery reads.
-fn trim<T: Object>(object: DynamicObject) -> Option<T> {
-    let mut value = object.data;
-    let metadata = serde_json::to_value(&object.metadata).ok()?;
-    value.as_object_mut()?.insert("metadata".to_owned(), metadata);
-    match serde_json::from_value(value) {
-        Ok(object) => Some(object),
-        Err(error) => {
-            tracing::warn!(%error, "Kubernetes object not understood");
-            None
-        }
+    fn answered(&mut self) {
+        self.watched.health.answered(self.what, &self.metrics);
+    }
+
+    fn failed(&mut self, error: &WatchError) {
+        self.watched.health.failed(self.what, error, &self.metrics);
     }
 }
 
@@ -219,7 +164,7 @@ impl<T: Object> Stores<T> {
     /// The store of a scope; follows it from now on if nobody did.
     pub fn get(
         &self,
-        client: &kube::Client,
+        watched: &Arc<Watched>,
         scope: Scope,
         metrics: &WatchMetrics,
     ) -> Arc<Store<T>> {
@@ -228,7 +173,7 @@ impl<T: Object> Stores<T> {
         if let Some(store) = stores.get(&scope).and_then(Weak::upgrade) {
             return store;
         }
-        let store = Store::follow(client.clone(), scope.clone(), metrics.clone());
+        let store = Store::follow(Arc::clone(watched), scope.clone(), metrics.clone());
         stores.insert(scope, Arc::downgrade(&store));
         store
     }

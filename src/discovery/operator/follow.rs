@@ -15,23 +15,30 @@ use std::time::Duration;
 use base64::Engine as _;
 use futures::FutureExt as _;
 use futures::future::select_all;
-use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Mapping, Rejected, SecretKind, SecretSource, describe, rule_file, scrape_configs, selects,
+    Mapping, ObjectName, Rejected, SecretKind, SecretSource, describe, rule_file, scrape_configs,
+    selects,
 };
 use crate::config::{
     self, GlobalConfig, LabelSelector, ObjectSelector, OperatorConfig, ScrapeConfig,
 };
 use crate::discovery::kubernetes::cache::Kind;
-use crate::discovery::kubernetes::connect::connect;
-use crate::discovery::kubernetes::object::{Meta, Object, Owner};
-use crate::discovery::kubernetes::watch::{Resource, Scope, Store, WatchMetrics};
+use crate::discovery::kubernetes::cluster::{Access, Cluster, Clusters};
+use crate::discovery::kubernetes::connect::SERVICE_ACCOUNT;
+use crate::discovery::kubernetes::object::{Object as _, Owner};
+use crate::discovery::kubernetes::provider::NAMESPACES;
+use crate::discovery::kubernetes::raw::Raw;
+use crate::discovery::kubernetes::scope::{Resource, Scope};
+use crate::discovery::kubernetes::watch::{Store, WatchMetrics, Watched};
 
 const GROUP: &str = "monitoring.coreos.com";
+
+/// The longest wait for an answer to a single question.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 const fn resource(version: &'static str, kind: &'static str, plural: &'static str) -> Resource {
     Resource { group: GROUP, version, kind, plural }
@@ -46,12 +53,6 @@ const KINDS: [Resource; 5] = [
     resource("v1", "PrometheusRule", "prometheusrules"),
 ];
 
-const NAMESPACES: Resource =
-    Resource { group: "", version: "v1", kind: "Namespace", plural: "namespaces" };
-
-/// The namespace of the service account, where one is mounted.
-const OWN_NAMESPACE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
-
 /// How long things take; tests hurry.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
@@ -59,8 +60,8 @@ pub struct Timing {
     pub gather: Duration,
     /// Secrets are read again, and kinds that were missing looked for.
     pub look_again: Duration,
-    /// Between attempts to connect.
-    pub connect_pause: Duration,
+    /// What can be listed waits this long for what cannot.
+    pub patience: Duration,
 }
 
 impl Default for Timing {
@@ -68,7 +69,7 @@ impl Default for Timing {
         Self {
             gather: Duration::from_secs(1),
             look_again: Duration::from_secs(60),
-            connect_pause: Duration::from_secs(10),
+            patience: Duration::from_secs(15),
         }
     }
 }
@@ -78,38 +79,23 @@ impl Default for Timing {
 pub struct Wanted {
     /// By kind, namespace and name of the object; `origin` says which.
     pub scrape_configs: Vec<ScrapeConfig>,
-    /// Name and content, by namespace and name of the object.
-    pub rule_files: Vec<(String, String)>,
+    /// By namespace and name of the object.
+    pub rule_files: Vec<Rules>,
     /// What cannot be used, and why.
     pub rejected: Vec<Rejected>,
+    /// What the selectors leave out.
+    pub not_selected: Vec<ObjectName>,
 }
 
-/// An object as it is.
-#[derive(Debug, Clone, PartialEq)]
-struct Raw {
-    metadata: Meta,
-    value: Value,
-}
-
-impl<'de> Deserialize<'de> for Raw {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut value = Value::deserialize(deserializer)?;
-        let metadata = Meta::deserialize(&value["metadata"]).map_err(serde::de::Error::custom)?;
-        // What changes by itself must not make an object look changed.
-        if let Some(members) = value.as_object_mut() {
-            members.remove("status");
-        }
-        if let Some(meta) = value["metadata"].as_object_mut() {
-            meta.retain(|name, _| matches!(name.as_str(), "name" | "namespace" | "uid" | "labels"));
-        }
-        Ok(Self { metadata, value })
-    }
-}
-
-impl Object for Raw {
-    fn meta(&self) -> &Meta {
-        &self.metadata
-    }
+/// The rule file that an object is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// The object.
+    pub object: ObjectName,
+    /// The file's name.
+    pub file: String,
+    /// Its content.
+    pub text: String,
 }
 
 /// Follows the objects until `cancel`; `None` until all lists are complete.
@@ -117,16 +103,18 @@ impl Object for Raw {
 pub fn follow(
     config: OperatorConfig,
     global: GlobalConfig,
+    clusters: &Clusters,
     metrics: WatchMetrics,
     timing: Timing,
     cancel: CancellationToken,
 ) -> watch::Receiver<Option<Arc<Wanted>>> {
     let (sender, receiver) = watch::channel(None);
+    let cluster = clusters.get(Access::from(&config));
     tokio::spawn(async move {
         tokio::select! {
             () = cancel.cancelled() => {}
             () = sender.closed() => {}
-            () = run(&config, &global, &metrics, timing, &sender) => {}
+            () = run(&config, &global, &cluster, &metrics, timing, &sender) => {}
         }
     });
     receiver
@@ -135,19 +123,23 @@ pub fn follow(
 async fn run(
     config: &OperatorConfig,
     global: &GlobalConfig,
+    cluster: &Cluster,
     metrics: &WatchMetrics,
     timing: Timing,
     sender: &watch::Sender<Option<Arc<Wanted>>>,
 ) {
-    let client = client(config, metrics, timing.connect_pause).await;
-    let own_namespace = tokio::fs::read_to_string(OWN_NAMESPACE).await.unwrap_or_default();
+    let watched = cluster.watched(metrics).await;
+    let own_namespace = tokio::fs::read_to_string(format!("{SERVICE_ACCOUNT}/namespace")).await;
     let mut following = Following {
         config,
         global,
-        own_namespace: own_namespace.trim().to_owned(),
+        cluster,
+        watched: &watched,
+        metrics,
+        own_namespace: own_namespace.unwrap_or_default().trim().to_owned(),
         stores: BTreeMap::new(),
         namespaces: needs_namespaces(config)
-            .then(|| Store::follow(client.clone(), scope(NAMESPACES), metrics.clone())),
+            .then(|| cluster.owners.get(&watched, Scope::all(NAMESPACES), metrics)),
         texts: BTreeMap::new(),
         left_out: BTreeSet::new(),
     };
@@ -157,18 +149,21 @@ async fn run(
     loop {
         tokio::select! {
             _ = look_again.tick() => {
-                following.texts.clear();
-                if !following.follow_kinds(&client, metrics).await {
+                let known = following.stores.len();
+                if !following.follow_kinds().await {
                     continue;
                 }
-                changes = following.changes(timing.look_again).await;
+                if following.stores.len() > known || changes.is_empty() {
+                    changes = following.changes(timing.patience).await;
+                }
+                following.read_texts_again().await;
             }
             () = any_change(&mut changes) => {
                 tokio::time::sleep(timing.gather).await;
             }
         }
         changes.iter_mut().for_each(watch::Receiver::mark_unchanged);
-        let wanted = Some(Arc::new(following.wanted(&client).await));
+        let wanted = Some(Arc::new(following.wanted().await));
         sender.send_if_modified(|known| {
             let differs = *known != wanted;
             if differs {
@@ -185,25 +180,6 @@ async fn any_change(changes: &mut [watch::Receiver<u64>]) {
         return std::future::pending().await;
     }
     let _ = select_all(changes.iter_mut().map(|change| change.changed().boxed())).await;
-}
-
-async fn client(config: &OperatorConfig, metrics: &WatchMetrics, pause: Duration) -> kube::Client {
-    loop {
-        let attempt =
-            connect(config.api_server.as_deref(), config.kubeconfig_file.as_deref(), &config.http);
-        match attempt.await {
-            Ok(client) => return client,
-            Err(error) => {
-                metrics.failures.inc();
-                tracing::warn!(%error, "operator: Kubernetes API server not reached");
-            }
-        }
-        tokio::time::sleep(pause).await;
-    }
-}
-
-const fn scope(resource: Resource) -> Scope {
-    Scope { resource, namespace: None, label: None, field: None }
 }
 
 fn selectors(config: &OperatorConfig) -> [&ObjectSelector; 5] {
@@ -229,31 +205,41 @@ type TextKey = (SecretKind, String, String);
 struct Following<'a> {
     config: &'a OperatorConfig,
     global: &'a GlobalConfig,
+    cluster: &'a Cluster,
+    watched: &'a Arc<Watched>,
+    metrics: &'a WatchMetrics,
     own_namespace: String,
     /// By position in [`KINDS`].
     stores: BTreeMap<usize, Arc<Store<Raw>>>,
     namespaces: Option<Arc<Store<Owner>>>,
     texts: BTreeMap<TextKey, Result<BTreeMap<String, String>, String>>,
     /// Objects whose absence was logged.
-    left_out: BTreeSet<String>,
+    left_out: BTreeSet<ObjectName>,
 }
 
 impl Following<'_> {
     /// Follows the kinds that the server has by now; `false` if it could not
     /// be asked. A kind that is missing is no error: it may come.
-    async fn follow_kinds(&mut self, client: &kube::Client, metrics: &WatchMetrics) -> bool {
+    async fn follow_kinds(&mut self) -> bool {
         if self.stores.len() == KINDS.len() {
             return true;
         }
         let mut known = BTreeSet::new();
         for version in ["v1", "v1alpha1"] {
-            match client.list_api_group_resources(&format!("{GROUP}/{version}")).await {
+            let listed = format!("{GROUP}/{version}");
+            let client = self.watched.server.client();
+            let asked = client.list_api_group_resources(&listed);
+            let Ok(answer) = tokio::time::timeout(ANSWER_TIMEOUT, asked).await else {
+                self.metrics.failures.inc();
+                return !self.stores.is_empty();
+            };
+            match answer {
                 Ok(list) => {
                     known.extend(list.resources.into_iter().map(|r| (version, r.name)));
                 }
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
                 Err(error) => {
-                    metrics.failures.inc();
+                    self.metrics.failures.inc();
                     tracing::warn!(%error, "operator: what the server has is not known");
                     return !self.stores.is_empty();
                 }
@@ -261,9 +247,9 @@ impl Following<'_> {
         }
         for (i, kind) in KINDS.into_iter().enumerate() {
             if known.contains(&(kind.version, kind.plural.to_owned())) {
-                self.stores
-                    .entry(i)
-                    .or_insert_with(|| Store::follow(client.clone(), scope(kind), metrics.clone()));
+                let scope = Scope::all(kind);
+                let follow = || self.cluster.raws.get(self.watched, scope, self.metrics);
+                self.stores.entry(i).or_insert_with(follow);
             }
         }
         true
@@ -288,19 +274,39 @@ impl Following<'_> {
         changes
     }
 
+    /// Reads the Secrets and ConfigMaps again that are known. While the server
+    /// cannot be asked, what it said before holds.
+    async fn read_texts_again(&mut self) {
+        let known: Vec<TextKey> = self.texts.keys().cloned().collect();
+        for key in known {
+            match read_texts(self.watched.server.client(), &key).await {
+                Read::Texts(texts) => self.texts.insert(key, Ok(texts)),
+                Read::Refused(reason) => self.texts.insert(key, Err(reason)),
+                Read::NoAnswer(_) => None,
+            };
+        }
+    }
+
     /// Maps all objects; reads the Secrets and ConfigMaps that they name and
     /// maps again until nothing is missing.
-    async fn wanted(&mut self, client: &kube::Client) -> Wanted {
+    async fn wanted(&mut self) -> Wanted {
         let selected = self.selected();
         loop {
-            let texts = Texts { known: &self.texts, missing: RefCell::default() };
-            let wanted = map(&selected, self.config, self.global, &texts);
-            let missing = texts.missing.take();
+            let texts =
+                Texts { known: &self.texts, missing: RefCell::default(), used: RefCell::default() };
+            let mut wanted = map(&selected, self.config, self.global, &texts);
+            let (missing, used) = (texts.missing.take(), texts.used.take());
             if missing.is_empty() {
+                // What no object names any more is not kept.
+                self.texts.retain(|key, _| used.contains(key));
+                wanted.not_selected = self.left_out.iter().cloned().collect();
                 return wanted;
             }
             for key in missing {
-                let text = read_texts(client, &key).await;
+                let text = match read_texts(self.watched.server.client(), &key).await {
+                    Read::Texts(texts) => Ok(texts),
+                    Read::Refused(reason) | Read::NoAnswer(reason) => Err(reason),
+                };
                 self.texts.insert(key, text);
             }
         }
@@ -314,18 +320,17 @@ impl Following<'_> {
         for (i, store) in &self.stores {
             let selector = selectors(self.config)[*i];
             for object in store.snapshot().iter() {
-                let counts =
-                    selector.objects.as_ref().is_some_and(|s| selects(s, &object.metadata.labels))
-                        && self.counts_namespace(
-                            selector,
-                            &object.metadata.namespace,
-                            namespaces.as_ref(),
-                        );
+                let meta = object.meta();
+                let counts = selector.objects.as_ref().is_some_and(|s| selects(s, &meta.labels))
+                    && self.counts_namespace(selector, &meta.namespace, namespaces.as_ref());
                 if counts {
                     selected.push((*i, Arc::clone(object)));
                 } else {
-                    let meta = &object.metadata;
-                    left_out.insert(format!("{} {}/{}", KINDS[*i].kind, meta.namespace, meta.name));
+                    left_out.insert(ObjectName {
+                        kind: KINDS[*i].kind.to_owned(),
+                        namespace: meta.namespace.clone(),
+                        name: meta.name.clone(),
+                    });
                 }
             }
         }
@@ -364,7 +369,9 @@ fn map(
         let mut object = raw.value.clone();
         object["kind"] = json!(KINDS[*i].kind);
         let outcome = if KINDS[*i].kind == "PrometheusRule" {
-            rule_file(&object).map(|file| wanted.rule_files.push(file))
+            rule_file(&object).map(|(file, text)| {
+                wanted.rule_files.push(Rules { object: describe(&object), file, text });
+            })
         } else {
             pools(&object, config, global, secrets).map(|pools| wanted.scrape_configs.extend(pools))
         };
@@ -388,17 +395,21 @@ fn pools(
     let name = describe(object);
     // JSON is YAML.
     let text = json!({"scrape_configs": made}).to_string();
-    let parsed = config::parse(&text, Path::new(""), &name, global)
-        .map_err(|e| Rejected { object: name, reason: format!("{}: {}", e.path, e.message) })?;
+    let parsed = config::parse(&text, Path::new(""), &name.to_string(), global).map_err(|e| {
+        let reason = format!("{}: {}", e.path, e.message);
+        Rejected { object: name.clone(), reason }
+    })?;
     let mut pools = parsed.scrape_configs;
     for pool in &mut pools {
-        pool.origin = Some(pool.job_name.clone());
+        pool.origin = Some(name.to_string());
         let entries = pool.discovery.kubernetes.iter_mut();
         // What the object does not say is reached as we reach the server.
         for entry in entries.filter(|e| e.api_server.is_none() && e.kubeconfig_file.is_none()) {
             entry.api_server.clone_from(&config.api_server);
             entry.kubeconfig_file.clone_from(&config.kubeconfig_file);
             entry.http.clone_from(&config.http);
+            // The objects are watched everywhere, so their targets may be.
+            entry.shares_watches = true;
         }
     }
     Ok(pools)
@@ -408,6 +419,7 @@ fn pools(
 struct Texts<'a> {
     known: &'a BTreeMap<TextKey, Result<BTreeMap<String, String>, String>>,
     missing: RefCell<BTreeSet<TextKey>>,
+    used: RefCell<BTreeSet<TextKey>>,
 }
 
 impl SecretSource for Texts<'_> {
@@ -423,17 +435,25 @@ impl SecretSource for Texts<'_> {
             self.missing.borrow_mut().insert(object);
             return Err("not read yet".to_owned());
         };
+        self.used.borrow_mut().insert(object);
         let texts = read.as_ref().map_err(Clone::clone)?;
         let text = texts.get(key).cloned();
         text.ok_or_else(|| format!("{kind:?} {namespace}/{name} has no key {key}"))
     }
 }
 
+/// What came of reading a Secret or ConfigMap.
+enum Read {
+    /// Its texts.
+    Texts(BTreeMap<String, String>),
+    /// The server says why there are none.
+    Refused(String),
+    /// The server says nothing.
+    NoAnswer(String),
+}
+
 /// Reads all texts of one Secret or ConfigMap.
-async fn read_texts(
-    client: &kube::Client,
-    (kind, namespace, name): &TextKey,
-) -> Result<BTreeMap<String, String>, String> {
+async fn read_texts(client: &kube::Client, (kind, namespace, name): &TextKey) -> Read {
     let plural = match kind {
         SecretKind::Secret => "secrets",
         SecretKind::ConfigMap => "configmaps",
@@ -441,20 +461,26 @@ async fn read_texts(
     let is_name = |t: &str| {
         !t.is_empty() && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
     };
-    if !is_name(namespace) || !is_name(name) {
-        return Err(format!("{kind:?} {namespace}/{name} is not a name"));
-    }
+    let described = format!("{kind:?} {namespace}/{name}");
     let path = format!("/api/v1/namespaces/{namespace}/{plural}/{name}");
-    let request = http::Request::get(path).body(Vec::new()).map_err(|e| e.to_string())?;
-    let object: Value = client.request(request).await.map_err(|error| match error {
-        kube::Error::Api(status) if status.code == 404 => {
-            format!("{kind:?} {namespace}/{name} does not exist")
+    let request = http::Request::get(path).body(Vec::new());
+    let (true, true, Ok(request)) = (is_name(namespace), is_name(name), request) else {
+        return Read::Refused(format!("{described} is not a name"));
+    };
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.request(request));
+    let Ok(answer) = answer.await else {
+        return Read::NoAnswer(format!("{described}: no answer in time"));
+    };
+    let object: Value = match answer {
+        Ok(object) => object,
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            return Read::Refused(format!("{described} does not exist"));
         }
-        kube::Error::Api(status) if status.code == 403 => {
-            format!("{kind:?} {namespace}/{name}: the right to get {plural} is missing")
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            return Read::Refused(format!("{described}: the right to get {plural} is missing"));
         }
-        other => format!("{kind:?} {namespace}/{name}: {other}"),
-    })?;
+        Err(other) => return Read::NoAnswer(format!("{described}: {other}")),
+    };
     let data = object["data"].as_object().into_iter().flatten();
     let text = |value: &Value| -> Option<String> {
         let text = value.as_str()?;
@@ -464,7 +490,7 @@ async fn read_texts(
         let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
         String::from_utf8(bytes).ok()
     };
-    Ok(data.filter_map(|(key, value)| Some((key.clone(), text(value)?))).collect())
+    Read::Texts(data.filter_map(|(key, value)| Some((key.clone(), text(value)?))).collect())
 }
 
 #[cfg(test)]

@@ -17,23 +17,44 @@ mod secrets;
 mod selector;
 
 #[cfg(test)]
+mod examples_tests;
+#[cfg(test)]
 mod tests;
+
+use std::fmt;
 
 use serde_json::Value;
 
 use crate::config::KubernetesRole;
 
-pub use follow::{Timing, Wanted, follow};
+pub use follow::{Rules, Timing, Wanted, follow};
 pub use rule::rule_file;
 pub use secrets::{SecretKind, SecretSource};
 pub use selector::{SelectorError, selects};
+
+/// Which object: kind, namespace and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectName {
+    /// Such as ServiceMonitor.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+    }
+}
 
 /// Why an object cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{object}: {reason}")]
 pub struct Rejected {
-    /// Kind, namespace and name.
-    pub object: String,
+    /// Which one.
+    pub object: ObjectName,
     /// What is wrong, without secrets.
     pub reason: String,
 }
@@ -67,8 +88,12 @@ pub fn scrape_configs(object: &Value, mapping: &Mapping<'_>) -> Result<Vec<Value
 
 /// Kind, namespace and name of an object.
 #[must_use]
-pub fn describe(object: &Value) -> String {
+pub fn describe(object: &Value) -> ObjectName {
     let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
     let meta = &object["metadata"];
-    format!("{} {}/{}", text(&object["kind"]), text(&meta["namespace"]), text(&meta["name"]))
+    ObjectName {
+        kind: text(&object["kind"]),
+        namespace: text(&meta["namespace"]),
+        name: text(&meta["name"]),
+    }
 }

@@ -123,12 +123,12 @@ fn is_selected(object: &Value, config: &KubernetesSdConfig) -> bool {
 }
 
 fn discovered(objects: &[Value], config: &ScrapeConfig) -> Vec<Arc<TargetGroup>> {
-    let mut all: Vec<TargetGroup> = config
+    let mut all: Vec<Arc<TargetGroup>> = config
         .discovery
         .static_configs
         .iter()
         .enumerate()
-        .map(|(i, c)| crate::discovery::static_group(i, c))
+        .map(|(i, c)| Arc::new(crate::discovery::static_group(i, c)))
         .collect();
     for sd in &config.discovery.kubernetes {
         let mut cache = Cache::default();
@@ -137,7 +137,7 @@ fn discovered(objects: &[Value], config: &ScrapeConfig) -> Vec<Arc<TargetGroup>>
         }
         all.extend(groups(sd.role, &cache, Attach::from(sd)));
     }
-    all.into_iter().map(Arc::new).collect()
+    all
 }
 
 fn is_recorded(name: &str) -> bool {

@@ -159,20 +159,52 @@ function drawGraph({ result }, took, state, holder) {
 
 // ---------------------------------------------------------------- the other pages
 
+const byPool = (targets) => targets.reduce((m, t) => m.set(t.scrapePool, [...(m.get(t.scrapePool) || []), t]), new Map());
+
+/** From which objects a target came, if it came from any. */
+const origin = (t) => [t.definedBy, t.foundIn].filter(Boolean).join(" \u2192 ");
+
+/** What the operator should know now. */
+async function notices() {
+  const { data } = await api("notifications");
+  return data.map((n) => el("p", { class: "error" }, `${n.text} (since ${n.date})`));
+}
+
 async function targetsPage() {
-  const { data } = await api("targets");
-  const pools = Map.groupBy ? Map.groupBy(data.activeTargets, (t) => t.scrapePool) : data.activeTargets.reduce((m, t) => m.set(t.scrapePool, [...(m.get(t.scrapePool) || []), t]), new Map());
-  const parts = [];
+  const [{ data }, told] = await Promise.all([api("targets"), notices()]);
+  const pools = byPool(data.activeTargets);
+  const parts = [...told];
   for (const [pool, targets] of [...pools].sort()) {
     const up = targets.filter((t) => t.health === "up").length;
     parts.push(el("h2", {}, `${pool} (${up}/${targets.length} up)`),
       table(["Endpoint", "State", "Labels", "Last scrape", "Took", "Error"], targets.map((t) => [
-        el("a", { href: t.scrapeUrl }, t.scrapeUrl), badge(t.health), labelsOf(t.labels),
+        el("a", { href: t.scrapeUrl }, t.scrapeUrl), badge(t.health),
+        el("td", {}, labelsOf(t.labels), el("div", { class: "quiet" }, origin(t))),
         ago(t.lastScrape), number(seconds(t.lastScrapeDuration)), el("span", { class: "error" }, t.lastError)])));
   }
   if (!parts.length) parts.push(el("p", { class: "quiet" }, "No targets."));
   const dropped = data.droppedTargets?.length || 0;
   if (dropped) parts.push(el("p", { class: "quiet" }, `${dropped} discovered targets were dropped by relabeling.`));
+  page.replaceChildren(...parts);
+}
+
+async function discoveryPage() {
+  const [{ data }, { data: objects }, told] = await Promise.all([api("targets"), api("status/operator"), notices()]);
+  const [active, dropped] = [byPool(data.activeTargets), byPool(data.droppedTargets)];
+  const parts = [...told];
+  const named = (o) => `${o.kind} ${o.namespace}/${o.name}`;
+  if (objects.rejected.length) parts.push(el("h2", {}, "Objects that cannot be used"),
+    table(["Object", "Reason"], objects.rejected.map((o) => [named(o), el("span", { class: "error" }, o.reason)])));
+  if (objects.notSelected.length) parts.push(el("h2", {}, "Objects that are not selected"),
+    table(["Object"], objects.notSelected.map((o) => [named(o)])));
+  for (const pool of [...new Set([...active.keys(), ...Object.keys(data.droppedTargetCounts)])].sort()) {
+    const [kept, gone] = [active.get(pool) || [], dropped.get(pool) || []];
+    const rows = [...kept.map((t) => [t, labelsOf(t.labels)]), ...gone.map((t) => [t, el("span", { class: "quiet" }, "dropped")])];
+    parts.push(el("h2", {}, `${pool} (${kept.length} active, ${data.droppedTargetCounts[pool] || 0} dropped)`),
+      table(["From", "Discovered labels", "Target labels"], rows.slice(0, 500).map(([t, labels]) => [origin(t), labelsOf(t.discoveredLabels), labels])));
+    if (rows.length > 500) parts.push(el("p", { class: "quiet" }, `${rows.length - 500} more are not shown.`));
+  }
+  if (!parts.length) parts.push(el("p", { class: "quiet" }, "Nothing is discovered."));
   page.replaceChildren(...parts);
 }
 
@@ -208,7 +240,7 @@ async function statusPage() {
     el("h2", {}, "Flags"), pairs(flags));
 }
 
-const pages = { targets: targetsPage, rules: rulesPage, alerts: alertsPage, config: configPage, status: statusPage };
+const pages = { targets: targetsPage, "service-discovery": discoveryPage, rules: rulesPage, alerts: alertsPage, config: configPage, status: statusPage };
 const show = pages[place];
 if (show) {
   const refresh = () => show().catch((error) => page.replaceChildren(el("p", { class: "error" }, error.message)));
