@@ -293,6 +293,46 @@ fn a_node_is_scraped_when_it_comes_and_stale_when_it_goes() {
     }
 }
 
+#[test]
+fn a_reload_of_other_settings_leaves_no_gap_in_targets() {
+    let page = page(&["127.0.0.1"]);
+    let fake = FakeApi::new();
+    fake.put("services", "shop", "web", json!({"metadata": {"labels": {"app": "web"}}}));
+    let behind = [("web-1", "127.0.0.1")];
+    fake.put("endpointslices", "shop", "web-x", slice("web", "Pod", page.port, &behind));
+    fake.put("servicemonitors", "shop", "web", monitor("web", json!({"port": "http"})));
+    let address = fake.serve_blocking();
+    let configuration = |site: &str| {
+        format!(
+            "global: {{scrape_interval: 1s, external_labels: {{site: {site}}}}}\n\
+             operator: {{api_server: 'http://{address}'}}\n"
+        )
+    };
+    let directory = tempfile::tempdir().expect("a folder");
+    let server = Server::start(directory.path(), Some(&configuration("one")), &FLAGS);
+    let targets = || {
+        let active = data(&server, "/api/v1/targets?state=active")["activeTargets"].clone();
+        active.as_array().map_or(0, Vec::len)
+    };
+    wait_for("the target", || (targets() == 1).then_some(()));
+    let lists = || fake.count(&["/servicemonitors", "limit="]);
+    let before = lists();
+    // The objects are followed anew, with the new defaults.
+    std::fs::write(directory.path().join("prometheus.yml"), configuration("two")).expect("writes");
+    server.hang_up();
+    wait_for("the reload", || {
+        assert_eq!(targets(), 1, "a gap");
+        server.log().contains("configuration reloaded").then_some(())
+    });
+    wait_for("the objects", || {
+        assert_eq!(targets(), 1, "a gap");
+        let status = data(&server, "/api/v1/status/operator");
+        (status["complete"] == true && server.log().matches("objects are in force").count() > 1)
+            .then_some(())
+    });
+    assert_eq!(lists(), before, "watches go on through a reload");
+}
+
 /// The rule objects of kube-prometheus, where they are at hand.
 #[test]
 fn the_rules_of_kube_prometheus_are_loaded_as_objects() {
@@ -356,9 +396,10 @@ fn setting(name: &str, ordinary: u32) -> u32 {
     std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(ordinary)
 }
 
-/// Pods come, change and go; the targets follow. `NARTHEX_KUBERNETES_PODS`
-/// says how many, `NARTHEX_KUBERNETES_RATE` how many changes a second (0: as
-/// fast as possible).
+/// Pods come, change and go; the targets of two pools on one watch follow.
+/// `NARTHEX_KUBERNETES_PODS` says how many, `NARTHEX_KUBERNETES_RATE` how many
+/// changes a second (0: as fast as possible), `NARTHEX_KUBERNETES_ROUNDS` how
+/// often.
 #[test]
 fn targets_follow_pods_that_come_change_and_go() {
     let pods = setting("NARTHEX_KUBERNETES_PODS", 300);
@@ -367,33 +408,33 @@ fn targets_follow_pods_that_come_change_and_go() {
     let fake = FakeApi::new();
     let directory = tempfile::tempdir().expect("a folder");
     // Nothing listens behind the pods; they are hardly ever asked.
+    let job = |side: &str, address| {
+        format!(
+            "  - job_name: {side}\n    \
+             kubernetes_sd_configs: [{{role: pod, api_server: 'http://{address}'}}]\n    \
+             relabel_configs: [{{source_labels: [__meta_kubernetes_pod_label_side], regex: {side}, action: keep}}]\n"
+        )
+    };
+    let address = fake.serve_blocking();
     let configuration = format!(
-        "global: {{scrape_interval: 1h}}\nscrape_configs:\n  - job_name: pods\n    \
-         kubernetes_sd_configs: [{{role: pod, api_server: 'http://{}'}}]\n    \
-         relabel_configs: [{{source_labels: [__meta_kubernetes_pod_label_generation], target_label: generation}}]\n",
-        fake.serve_blocking()
+        "global: {{scrape_interval: 1h}}\nscrape_configs:\n{}{}",
+        job("left", address),
+        job("right", address)
     );
     let server = Server::start(directory.path(), Some(&configuration), &FLAGS);
-    let address = |i: u32| format!("127.{}.{}.{}", 100 + i / 60_000, i / 250 % 240, i % 250 + 1);
-    let put = |i: u32, generation: u32| {
-        let labels = json!({"app": "load", "generation": generation.to_string(),
-            "pod-template-hash": "6f9c", "app.kubernetes.io/instance": format!("load-{}", i % 50)});
-        fake.put(
-            "pods",
-            &format!("load-{}", i % 10),
-            &format!("load-{i}"),
-            pod(&address(i), 9, labels),
-        );
+    let ip = |i: u32| format!("127.{}.{}.{}", 100 + i / 60_000, i / 250 % 240, i % 250 + 1);
+    let put = |i: u32, side: &str| {
+        let labels = json!({"app": "load", "side": side, "pod-template-hash": "6f9c",
+            "app.kubernetes.io/instance": format!("load-{}", i % 50)});
+        fake.put("pods", &format!("load-{}", i % 10), &format!("load-{i}"), pod(&ip(i), 9, labels));
     };
-    let targets = |generation: Option<u32>| -> usize {
-        let active = data(&server, "/api/v1/targets?state=active")["activeTargets"].clone();
-        let counts = |t: &&Value| {
-            generation.is_none_or(|g| t["labels"]["generation"] == json!(g.to_string()))
-        };
-        active.as_array().map_or(0, |l| l.iter().filter(counts).count())
+    let targets = |side: &str| -> Option<u32> {
+        let metrics = server.get("/metrics").expect("an answer").text();
+        let name = format!("prometheus_target_scrape_pool_targets{{scrape_job=\"{side}\"}} ");
+        metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok())
     };
-    let paced = |change: &dyn Fn(u32)| {
-        let started = Instant::now();
+    let phase = |name: &str, change: &dyn Fn(u32), left: u32, right: u32| {
+        let (before, started) = (used(&server).0, Instant::now());
         for i in 0..pods {
             change(i);
             if rate > 0 {
@@ -401,12 +442,10 @@ fn targets_follow_pods_that_come_change_and_go() {
                 std::thread::park_timeout(due.saturating_duration_since(Instant::now()));
             }
         }
-    };
-    let phase = |name: &str, change: &dyn Fn(u32), reached: &dyn Fn() -> bool| {
-        let (before, started) = (used(&server).0, Instant::now());
-        paced(change);
         let last = Instant::now();
-        wait_for(name, || reached().then_some(()));
+        wait_for(name, || {
+            (targets("left") == Some(left) && targets("right") == Some(right)).then_some(())
+        });
         let lag = last.elapsed();
         let (cpu, resident) = used(&server);
         println!(
@@ -418,19 +457,17 @@ fn targets_follow_pods_that_come_change_and_go() {
         assert!(lag < Duration::from_secs(2) || rate == 0, "{name}: {lag:?}");
         resident
     };
-    let all = usize::try_from(pods).expect("small");
     let idle = used(&server).1;
     let mut after = Vec::new();
-    for round in 0..rounds {
-        let (first, second) = (2 * round, 2 * round + 1);
-        phase("add", &|i| put(i, first), &|| targets(Some(first)) == all);
-        phase("change", &|i| put(i, second), &|| targets(Some(second)) == all);
+    for _ in 0..rounds {
+        phase("add", &|i| put(i, "left"), pods, 0);
+        phase("change", &|i| put(i, "right"), 0, pods);
         let remove =
             |i: u32| fake.delete("pods", &format!("load-{}", i % 10), &format!("load-{i}"));
-        after.push(phase("delete", &remove, &|| targets(None) == 0));
+        after.push(phase("delete", &remove, 0, 0));
     }
     println!("resident: {idle} kB idle, {after:?} kB after each round");
-    assert_eq!(fake.open_watches(), 1);
+    assert_eq!(fake.open_watches(), 1, "both pools share a watch");
     if let [first, .., last] = after.as_slice() {
         assert!(*last < first + first / 4 + 4096, "memory grows: {after:?}");
     }

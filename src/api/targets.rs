@@ -43,7 +43,8 @@ pub async fn targets(State(api): State<Arc<Api>>, params: Params) -> Result<Answ
     if shows("dropped") {
         for pool in &pools {
             counts.insert(pool.config.job_name.clone(), pool.dropped_count);
-            dropped.extend(pool.dropped.iter().map(|labels| {
+            dropped.extend(pool.dropped.iter().map(|found| {
+                let labels = &found.labels(&pool.config);
                 let target =
                     json!({"discoveredLabels": map(labels), "scrapePool": pool.config.job_name});
                 with_origin(target, &pool.config, labels)
@@ -93,7 +94,7 @@ fn with_origin(mut target: Value, config: &ScrapeConfig, discovered: &Labels) ->
 
 fn active_target(api: &Api, config: &ScrapeConfig, target: &Target) -> Value {
     let (spec, last) = (&target.spec, target.last());
-    let discovered = target.discovered();
+    let discovered = target.discovered(config);
     let last_scrape = if last.started_ms == 0 {
         "0001-01-01T00:00:00Z".to_owned()
     } else {

@@ -1,8 +1,11 @@
 //! What is scraped? From target groups to targets with their final labels.
 //!
-//! [`build`] is pure and does for each target what Prometheus does, in its
-//! order: group labels, defaults of the scrape configuration, relabeling,
-//! checks. Equal targets of one pool are one target.
+//! [`Builder`] does for each target what Prometheus does, in its order: group
+//! labels, defaults of the scrape configuration, relabeling, checks. Equal
+//! targets of one pool are one target. A group that is the same as before is
+//! not looked at again: in a cluster of thousands of pods, a few change at a
+//! time. Labels before relabeling are many and long, and hardly ever asked
+//! for: they are made from the group when they are.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,8 +32,6 @@ pub struct TargetSpec {
     /// All labels but the `__meta_` ones: the public ones that go on samples,
     /// and the internal ones that begin with `__`.
     pub labels: Labels,
-    /// The labels before relabeling, for those who ask where it comes from.
-    pub discovered: Labels,
     /// Where to scrape, parameters included.
     pub url: String,
     /// Goes to this socket instead of the URL's host (`__unix_socket__`).
@@ -56,16 +57,46 @@ impl TargetSpec {
     pub fn public_labels(&self) -> Labels {
         Labels::from_sorted(self.labels.iter().filter(|(name, _)| !name.starts_with("__")))
     }
+
+    /// Whether any label goes on samples; allocates nothing.
+    #[must_use]
+    pub fn has_public_labels(&self) -> bool {
+        self.labels.iter().any(|(name, _)| !name.starts_with("__"))
+    }
+}
+
+/// Where a target was found: one of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discovered {
+    group: Arc<TargetGroup>,
+    index: usize,
+}
+
+impl Discovered {
+    /// The labels before relabeling, for those who ask where a target comes
+    /// from. Makes them anew; `config` is the pool's.
+    #[must_use]
+    pub fn labels(&self, config: &ScrapeConfig) -> Labels {
+        discovered_labels(config, &self.group, self.index).build()
+    }
+}
+
+/// A target that is to be scraped, and where it was found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// The target.
+    pub spec: Arc<TargetSpec>,
+    /// Of equal targets, the one seen last.
+    pub discovered: Discovered,
 }
 
 /// The targets of one pool.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Built {
     /// What is scraped, in order of discovery.
-    pub active: Vec<TargetSpec>,
-    /// Discovered labels of what relabeling dropped, at most
-    /// `keep_dropped_targets` of them (0: all).
-    pub dropped: Vec<Labels>,
+    pub active: Vec<Found>,
+    /// What relabeling dropped, at most `keep_dropped_targets` of it (0: all).
+    pub dropped: Vec<Discovered>,
     /// How many relabeling dropped.
     pub dropped_count: usize,
     /// Why others are neither active nor dropped; counted in
@@ -85,54 +116,87 @@ pub struct TargetError {
     pub reason: String,
 }
 
-/// Makes the targets of one pool. `rules` are the compiled `relabel_configs`
-/// of `config`. Cost: linear in targets, rules and labels.
+/// Makes the targets of one pool once. `rules` are the compiled
+/// `relabel_configs` of `config`. Cost: linear in targets, rules and labels.
 #[must_use]
 pub fn build(config: &ScrapeConfig, rules: &Rules, groups: &[Arc<TargetGroup>]) -> Built {
-    let mut built = Built::default();
-    let mut known: HashMap<u64, usize> = HashMap::new();
-    let keep = usize::try_from(config.limits.keep_dropped_targets).unwrap_or(usize::MAX);
-    for group in groups {
-        for index in 0..group.targets.len() {
-            match target(config, rules, group, index) {
-                Ok(Outcome::Active(spec)) => match known.get(&spec.identity) {
-                    Some(&i) => built.active[i].discovered = spec.discovered,
-                    None => {
-                        known.insert(spec.identity, built.active.len());
-                        built.active.push(*spec);
+    Builder::default().build(config, rules, groups)
+}
+
+/// What became of a target; `None` was dropped by relabeling.
+type Outcome = Result<Option<Arc<TargetSpec>>, String>;
+
+/// A group, and what became of each of its targets.
+struct Known {
+    /// Held, so that no other group gets its address.
+    group: Arc<TargetGroup>,
+    outcomes: Box<[Outcome]>,
+}
+
+/// Makes the targets of one pool again and again, with one configuration.
+#[derive(Default)]
+pub struct Builder {
+    /// By the groups' addresses.
+    known: HashMap<usize, Known>,
+}
+
+impl Builder {
+    /// The targets of these groups. Cost: as [`build`] for groups that were
+    /// not there the last time, a look-up for each that was. The configuration
+    /// must be that of the last time.
+    pub fn build(
+        &mut self,
+        config: &ScrapeConfig,
+        rules: &Rules,
+        groups: &[Arc<TargetGroup>],
+    ) -> Built {
+        let mut before = std::mem::take(&mut self.known);
+        self.known.reserve(groups.len());
+        let mut built = Built::default();
+        let mut places: HashMap<u64, usize> = HashMap::new();
+        let keep = usize::try_from(config.limits.keep_dropped_targets).unwrap_or(usize::MAX);
+        for group in groups {
+            let address = Arc::as_ptr(group).addr();
+            let known = self.known.entry(address).or_insert_with(|| {
+                before.remove(&address).unwrap_or_else(|| Known {
+                    group: Arc::clone(group),
+                    outcomes: (0..group.targets.len())
+                        .map(|index| target(config, rules, group, index))
+                        .collect(),
+                })
+            });
+            for (index, outcome) in known.outcomes.iter().enumerate() {
+                let discovered = || Discovered { group: Arc::clone(&known.group), index };
+                match outcome {
+                    Ok(Some(spec)) => match places.get(&spec.identity) {
+                        Some(&place) => built.active[place].discovered = discovered(),
+                        None => {
+                            places.insert(spec.identity, built.active.len());
+                            let spec = Arc::clone(spec);
+                            built.active.push(Found { spec, discovered: discovered() });
+                        }
+                    },
+                    Ok(None) => {
+                        built.dropped_count += 1;
+                        if keep == 0 || built.dropped.len() < keep {
+                            built.dropped.push(discovered());
+                        }
                     }
-                },
-                Ok(Outcome::Dropped(discovered)) => {
-                    built.dropped_count += 1;
-                    if keep == 0 || built.dropped.len() < keep {
-                        built.dropped.push(discovered);
+                    Err(reason) => {
+                        let (source_key, reason) = (group.source.clone(), reason.clone());
+                        built.errors.push(TargetError { source_key, index, reason });
                     }
-                }
-                Err(reason) => {
-                    let source_key = group.source.clone();
-                    built.errors.push(TargetError { source_key, index, reason });
                 }
             }
         }
+        built
     }
-    built
 }
 
-enum Outcome {
-    Active(Box<TargetSpec>),
-    Dropped(Labels),
-}
-
-fn target(
-    config: &ScrapeConfig,
-    rules: &Rules,
-    group: &TargetGroup,
-    index: usize,
-) -> Result<Outcome, String> {
+fn target(config: &ScrapeConfig, rules: &Rules, group: &TargetGroup, index: usize) -> Outcome {
     let mut labels = discovered_labels(config, group, index);
-    let discovered = labels.build();
     if !rules.apply(&mut labels) {
-        return Ok(Outcome::Dropped(discovered));
+        return Ok(None);
     }
     let address = labels.get(ADDRESS).to_owned();
     if address.is_empty() {
@@ -161,9 +225,8 @@ fn target(
     let unix_socket = unix_socket.map(str::to_owned);
     let url = target_url(&config.params, &labels);
     let labels = labels.build();
-    Ok(Outcome::Active(Box::new(TargetSpec {
+    Ok(Some(Arc::new(TargetSpec {
         identity: identity(&labels, &url),
-        discovered,
         url,
         unix_socket,
         interval,

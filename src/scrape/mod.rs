@@ -37,7 +37,6 @@ use std::hash::BuildHasher as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use narthex_storage::append::Appendable;
-use narthex_storage::labels::Labels;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -48,6 +47,7 @@ pub use target::{Health, LastScrape, Target};
 
 use crate::config::{Config, ScrapeConfig};
 use crate::discovery::TargetGroups;
+use crate::discovery::targets::Discovered;
 use crate::metrics::Registry;
 use metrics::ScrapeMetrics;
 use pool::{Common, Pool};
@@ -89,9 +89,8 @@ pub struct PoolStatus {
     pub config: Arc<ScrapeConfig>,
     /// What is scraped.
     pub active: Vec<Arc<Target>>,
-    /// Discovered labels of what relabeling dropped, at most
-    /// `keep_dropped_targets` of them.
-    pub dropped: Vec<Labels>,
+    /// What relabeling dropped, at most `keep_dropped_targets` of it.
+    pub dropped: Vec<Discovered>,
     /// How many relabeling dropped.
     pub dropped_count: usize,
 }

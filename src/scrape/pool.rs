@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderValue;
 use narthex_storage::append::{Appendable, SourceId};
-use narthex_storage::labels::Labels;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,7 +27,7 @@ use crate::client::{HttpClient, parse_url};
 use crate::config::ScrapeConfig;
 use crate::config::units::format_duration;
 use crate::discovery::TargetGroups;
-use crate::discovery::targets::{Built, TargetSpec, build};
+use crate::discovery::targets::{Builder, Built, Discovered, Found, TargetSpec};
 use crate::relabel::Rules;
 
 /// What all pools share.
@@ -54,8 +53,9 @@ pub(super) struct Pool {
 struct State {
     settings: Settings,
     groups: TargetGroups,
+    builder: Builder,
     running: BTreeMap<u64, Running>,
-    dropped: Vec<Labels>,
+    dropped: Vec<Discovered>,
     dropped_count: usize,
 }
 
@@ -140,6 +140,7 @@ impl Pool {
             state: Mutex::new(State {
                 settings,
                 groups: TargetGroups::default(),
+                builder: Builder::default(),
                 running: BTreeMap::new(),
                 dropped: Vec::new(),
                 dropped_count: 0,
@@ -177,6 +178,7 @@ impl Pool {
         #[allow(clippy::cast_precision_loss, reason = "limits are far below 2^53")]
         metrics.pool_target_limit.with(&[&config.job_name]).set(config.limits.targets as f64);
         state.settings = settings;
+        state.builder = Builder::default();
         let old = std::mem::take(&mut state.running);
         let groups = Arc::clone(&state.groups);
         self.sync_locked(&mut state, groups, old, keep_memory);
@@ -212,21 +214,21 @@ impl Pool {
         let job = config.job_name.as_str();
         let metrics = &self.common.metrics;
         let Built { active, mut dropped, mut dropped_count, errors } =
-            build(&config, &state.settings.target_rules, &groups);
+            state.builder.build(&config, &state.settings.target_rules, &groups);
         metrics.sync_failed.with(&[job]).add(errors.len() as u64);
         for error in errors {
             tracing::error!(scrape_pool = job, %error, "creating target failed");
         }
         let mut gone = std::mem::take(&mut state.running);
-        for spec in active {
-            if spec.public_labels().is_empty() {
+        for Found { spec, discovered } in active {
+            if !spec.has_public_labels() {
                 dropped_count += 1;
-                dropped.push(spec.discovered);
+                dropped.push(discovered);
                 continue;
             }
             let id = spec.identity;
             if let Some(running) = gone.remove(&id) {
-                running.target.rediscover(spec.discovered);
+                running.target.rediscover(discovered);
                 state.running.insert(id, running);
                 continue;
             }
@@ -239,7 +241,7 @@ impl Pool {
                 }
                 _ => Arc::default(),
             };
-            match self.start(&state.settings, spec, memory) {
+            match self.start(&state.settings, spec, discovered, memory) {
                 Ok(running) => {
                     if let Some(before) = replaced {
                         running.target.take_state(&before.target);
@@ -274,7 +276,8 @@ impl Pool {
     fn start(
         &self,
         settings: &Settings,
-        spec: TargetSpec,
+        spec: Arc<TargetSpec>,
+        discovered: Discovered,
         memory: Arc<tokio::sync::Mutex<Memory>>,
     ) -> Result<Running, String> {
         let (config, common) = (&settings.config, &self.common);
@@ -325,7 +328,7 @@ impl Pool {
         let control = Control { shutdown: self.shutdown.clone(), ..Control::default() };
         let interval = format_duration(spec.interval);
         let offset_hash = spec.identity ^ settings.offset_seed;
-        let target = Arc::new(Target::new(spec));
+        let target = Arc::new(Target::new(spec, discovered));
         let running = Loop {
             target: Arc::clone(&target),
             fetcher,

@@ -1,12 +1,13 @@
 //! One target: what it is, and how its last scrape went.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use narthex_storage::labels::Labels;
 
 use super::metadata::TargetMetadata;
-use crate::discovery::targets::TargetSpec;
+use crate::config::ScrapeConfig;
+use crate::discovery::targets::{Discovered, TargetSpec};
 
 /// Whether the last scrape was good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,13 +50,13 @@ pub struct LastScrape {
 #[derive(Debug)]
 pub struct Target {
     /// Labels, URL, timing.
-    pub spec: TargetSpec,
+    pub spec: Arc<TargetSpec>,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    discovered: Labels,
+    discovered: Discovered,
     last: LastScrape,
     metadata: TargetMetadata,
 }
@@ -63,19 +64,18 @@ struct State {
 impl Target {
     /// A target that was not scraped yet.
     #[must_use]
-    pub fn new(spec: TargetSpec) -> Self {
-        let state = State {
-            discovered: spec.discovered.clone(),
-            last: LastScrape::default(),
-            metadata: TargetMetadata::default(),
-        };
+    pub fn new(spec: Arc<TargetSpec>, discovered: Discovered) -> Self {
+        let state =
+            State { discovered, last: LastScrape::default(), metadata: TargetMetadata::default() };
         Self { spec, state: Mutex::new(state) }
     }
 
-    /// The labels before relabeling, as discovered last.
+    /// The labels before relabeling, as discovered last; `config` is the
+    /// pool's.
     #[must_use]
-    pub fn discovered(&self) -> Labels {
-        self.lock().discovered.clone()
+    pub fn discovered(&self, config: &ScrapeConfig) -> Labels {
+        let discovered = self.lock().discovered.clone();
+        discovered.labels(config)
     }
 
     /// How the last scrape went.
@@ -98,7 +98,7 @@ impl Target {
         state.metadata = before.metadata.clone();
     }
 
-    pub(super) fn rediscover(&self, discovered: Labels) {
+    pub(super) fn rediscover(&self, discovered: Discovered) {
         self.lock().discovered = discovered;
     }
 

@@ -144,7 +144,10 @@ async fn metadata_and_status_are_those_of_the_last_page() {
     let status = bench.manager.status();
     let target = &status[0].active[0];
     assert_eq!(target.metadata()[0].metadata.help, "some help");
-    assert_eq!(target.discovered().get("__address__"), Some(server.address.to_string().as_str()));
+    assert_eq!(
+        target.discovered(&status[0].config).get("__address__"),
+        Some(server.address.to_string().as_str())
+    );
     assert_eq!(target.last().health, Health::Up);
     assert!(target.last().started_ms > 0);
     use narthex_storage::read::Queryable as _;

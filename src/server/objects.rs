@@ -35,7 +35,8 @@ struct Followed {
 
 struct Before {
     wanted: Arc<Wanted>,
-    _end: DropGuard,
+    /// Following goes on, and with it the watches that the new one shares.
+    _following: (Receiver, DropGuard),
 }
 
 /// What can be used.
@@ -145,7 +146,7 @@ impl Objects {
                 let newest = old.wanted.borrow_and_update().clone();
                 let kept = old.before.map(|before| before.wanted);
                 let wanted = newest.or(kept)?;
-                Some(Before { wanted, _end: old.end })
+                Some(Before { wanted, _following: (old.wanted, old.end) })
             });
             let end = self.stop.child_token();
             let wanted = follow(

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cluster::Clusters;
 use super::connect::in_cluster;
-use super::fake::FakeApi;
+use super::fake::{FakeApi, Fault};
 use super::provider::start;
 use super::watch::WatchMetrics;
 use crate::client::testing::Authority;
@@ -219,6 +219,23 @@ async fn a_group_is_made_again_only_if_what_it_was_made_from_differs() {
     let reached = groups
         .wait_for(|g| g.iter().flat_map(|g| g.iter()).all(|g| g.labels.contains_key(service)));
     tokio::time::timeout(DEADLINE, reached).await.expect("in time").expect("here");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_shown_before_the_slowest_list_is_complete() {
+    let fake = FakeApi::new();
+    fake.put("pods", "shop", "a", pod("127.0.8.1"));
+    fake.put("services", "shop", "web", json!({}));
+    fake.put("endpointslices", "shop", "x", slice(&[("a", "127.0.8.1")]));
+    fake.fault("/services", Fault::Delay(Duration::from_millis(200)), 2);
+    fake.fault("/pods", Fault::Status(500), 2);
+    let url = format!("http://{}", fake.serve().await);
+    let following = Following::new();
+    let mut groups = following.start(config(KubernetesRole::EndpointSlice, url));
+    tokio::time::timeout(DEADLINE, groups.changed()).await.expect("in time").expect("here");
+    let first = groups.borrow().clone().expect("there");
+    assert!(first[0].labels.contains_key("__meta_kubernetes_service_name"));
+    assert!(first[0].targets[0].contains_key("__meta_kubernetes_pod_name"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

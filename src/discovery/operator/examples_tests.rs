@@ -86,9 +86,9 @@ fn targets(followed: &[(&ScrapeConfig, watch::Receiver<TargetGroups>)]) -> Targe
         let built = build(pool, &rules, &groups.borrow());
         assert_eq!(built.errors, []);
         all.extend(built.active.iter().map(|target| {
-            let labels = target.public_labels();
+            let labels = target.spec.public_labels();
             let labels = labels.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
-            (pool.job_name.clone(), labels, target.url.clone())
+            (pool.job_name.clone(), labels, target.spec.url.clone())
         }));
     }
     all.sort();

@@ -31,12 +31,12 @@ fn defaults_fill_what_discovery_left_empty() {
         &[&[("__address__", "h:1"), ("env", "")]],
     );
     let built = build(&config, &rules, &[group]);
-    let target = &built.active[0];
+    let (target, discovered) = (&built.active[0].spec, built.active[0].discovered.labels(&config));
     assert_eq!(target.public_labels().to_string(), r#"{instance="h:1", job="j", site="n"}"#);
     assert_eq!(target.url, "http://h:1/metrics?m=a&m=b");
-    assert_eq!(target.discovered.get("__scrape_interval__"), Some("1m"));
-    assert_eq!(target.discovered.get("__param_m"), Some("a"));
-    assert_eq!(target.discovered.get("__meta_x"), Some("y"));
+    assert_eq!(discovered.get("__scrape_interval__"), Some("1m"));
+    assert_eq!(discovered.get("__param_m"), Some("a"));
+    assert_eq!(discovered.get("__meta_x"), Some("y"));
     assert_eq!(target.labels.get("__meta_x"), None);
     assert_eq!(
         (target.interval, target.timeout),
@@ -68,7 +68,7 @@ fn equal_targets_are_one_and_the_last_seen_says_where_it_comes_from() {
     let of = |meta| group(&[("__meta_n", meta)], &[&[("__address__", "h:1")]]);
     let built = build(&config, &rules, &[of("1"), of("2")]);
     assert_eq!(built.active.len(), 1);
-    assert_eq!(built.active[0].discovered.get("__meta_n"), Some("2"));
+    assert_eq!(built.active[0].discovered.labels(&config).get("__meta_n"), Some("2"));
 }
 
 #[test]
@@ -80,6 +80,19 @@ fn dropped_targets_are_counted_but_not_all_remembered() {
         [&[("__address__", "a1")], &[("__address__", "a2")], &[("__address__", "b")]];
     let built = build(&config, &rules, &[group(&[], &targets)]);
     assert_eq!((built.active.len(), built.dropped.len(), built.dropped_count), (1, 1, 2));
+}
+
+#[test]
+fn a_group_that_stays_is_not_built_again_and_one_that_goes_is_forgotten() {
+    let (config, rules) = pool("");
+    let of = |address| group(&[], &[&[("__address__", address)]]);
+    let (a, b) = (of("a"), of("b"));
+    let mut builder = Builder::default();
+    let first = builder.build(&config, &rules, &[Arc::clone(&a), b]);
+    let second = builder.build(&config, &rules, &[of("c"), Arc::clone(&a)]);
+    assert!(Arc::ptr_eq(&first.active[0].spec, &second.active[1].spec));
+    assert_eq!(second, build(&config, &rules, &[of("c"), a]));
+    assert_eq!(builder.known.len(), 2);
 }
 
 /// Whether the API server would hand out the object for these selectors.
@@ -172,9 +185,10 @@ fn recorded_cases_give_the_recorded_targets() {
             let rules = Rules::compile(&scrape.relabel_configs).expect("valid rules");
             let built = build(scrape, &rules, &discovered(&objects, scrape));
             failing += usize::from(!built.errors.is_empty());
-            active.extend(built.active.iter().map(|t| {
+            active.extend(built.active.iter().map(|found| {
+                let t = &found.spec;
                 serde_json::json!({
-                    "discoveredLabels": map(&t.discovered),
+                    "discoveredLabels": map(&found.discovered.labels(scrape)),
                     "labels": map(&t.public_labels()),
                     "scrapePool": scrape.job_name,
                     "scrapeUrl": t.url,
@@ -183,9 +197,9 @@ fn recorded_cases_give_the_recorded_targets() {
                 })
                 .to_string()
             }));
-            dropped.extend(built.dropped.iter().map(|labels| {
+            dropped.extend(built.dropped.iter().map(|found| {
                 serde_json::json!({
-                    "discoveredLabels": map(labels), "scrapePool": scrape.job_name
+                    "discoveredLabels": map(&found.labels(scrape)), "scrapePool": scrape.job_name
                 })
                 .to_string()
             }));
