@@ -126,6 +126,9 @@ pub(crate) struct Writer {
     frozen: Vec<Arc<OpenStripe>>,
     /// Axes that began a stripe in this commit, and the stripe before it.
     rotated: Vec<(u32, Arc<OpenStripe>)>,
+    /// Series that came to another axis in this commit: where their cursor
+    /// was, and their newest sample then.
+    moved: Vec<(u32, Cursor, i64)>,
     /// The set of open stripes changed.
     pub(crate) is_view_stale: bool,
     groups: Vec<Group>,
@@ -157,6 +160,7 @@ impl Writer {
         (self.commit, self.segment) = (commit, segment);
         self.touched.clear();
         self.rotated.clear();
+        self.moved.clear();
     }
 
     /// Takes back what was added since [`Writer::begin`].
@@ -166,8 +170,28 @@ impl Writer {
             let mut rows = open.lock();
             let before = rows.ids.clone();
             rows.roll_back(mark);
-            for &id in &before[rows.ids.len()..] {
+            let kept = rows.ids.len();
+            drop(rows);
+            for (column, &id) in before.iter().enumerate().skip(kept) {
+                let cursor = self.cursor(id);
+                let axis = self.axes.get(cursor.axis as usize).and_then(Option::as_ref);
+                // A side axis has columns without a cursor.
+                if usize::from(cursor.column) == column
+                    && axis.is_some_and(|a| Arc::ptr_eq(&a.open, &open))
+                {
+                    self.cursors[id as usize] = NO_CURSOR;
+                }
+            }
+        }
+        for (id, cursor, last_ms) in std::mem::take(&mut self.moved).into_iter().rev() {
+            let axis = self.axes.get(cursor.axis as usize).and_then(Option::as_ref);
+            let is_there =
+                |a: &AxisState| a.open.lock().ids.get(usize::from(cursor.column)) == Some(&id);
+            if axis.is_some_and(is_there) {
+                self.cursors[id as usize] = cursor;
+            } else {
                 self.cursors[id as usize] = NO_CURSOR;
+                self.left.insert(id, last_ms);
             }
         }
         // Columns that went on to a new stripe are no newer than the old one.
@@ -568,18 +592,31 @@ impl Writer {
             if self.cursors.len() <= id as usize {
                 self.cursors.resize(id as usize + 1, NO_CURSOR);
             }
-            let column = (first + ids.len()) as u16;
             if self.cursor(id).axis == axis {
                 // Twice in one row.
                 outcome.refuse(AppendError::Duplicate);
                 continue;
             }
+            if last_ms != NEVER {
+                self.moved.push((id, self.cursors[id as usize], last_ms));
+            }
+            // One that left the axis and is back has its column still.
+            let own = if last_ms == NEVER { None } else { rows.layout().column(id) };
+            let column = match own {
+                Some(own) => {
+                    rows.last_ms[own] = rows.last_ms[own].max(last_ms);
+                    own
+                }
+                None => {
+                    ids.push(id);
+                    lasts.push(last_ms);
+                    first + ids.len() - 1
+                }
+            } as u16;
             self.cursors[id as usize] = Cursor { axis, column };
             let group = &mut self.groups[g];
             group.columns.push(column);
             group.positions.push(position);
-            ids.push(id);
-            lasts.push(last_ms);
         }
         // Written together with the row, by `write_group`.
         rows.stage_columns(&ids, &lasts);
