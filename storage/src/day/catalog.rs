@@ -99,6 +99,12 @@ impl Catalog {
         self.days.iter().flat_map(|d| d.layouts.iter().flat_map(|l| &l.stripes))
     }
 
+    /// The greatest series id that is named.
+    pub(crate) fn max_series(&self) -> Option<u32> {
+        let layouts = self.days.iter().flat_map(|d| d.layouts.iter().map(|l| &l.layout));
+        layouts.flat_map(|l| l.id_runs()).map(|(first, len)| first + (len - 1)).max()
+    }
+
     /// The files that stripes are in, each once.
     pub(crate) fn files(&self) -> Vec<Arc<DayFile>> {
         self.days.iter().flat_map(|d| d.files()).collect()

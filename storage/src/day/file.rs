@@ -1,7 +1,7 @@
 //! How do stripes get into files and out again?
 //!
 //! ```text
-//! days/<year>-<month>-<day>/<number>.stripes = "NXDY", u32 version (1), stripes
+//! days/<year>-<month>-<day>/<number>.stripes = header "NXDY" version 1, stripes
 //! ```
 //!
 //! Stripes are appended, one write each, and never changed. A start reads the
@@ -14,9 +14,11 @@ use std::sync::Arc;
 
 use super::stripe::{self, Header, MAGIC, PREFIX_BYTES, RunRange};
 use crate::engine::fs::{File, FileSystem, OpenMode};
+use crate::engine::header;
 
-/// First bytes of a day file: magic and version.
-const FILE_HEADER: [u8; 8] = *b"NXDY\x01\0\0\0";
+/// First letters of a day file, and its version.
+const LETTERS: [u8; 4] = *b"NXDY";
+const VERSION: u8 = 1;
 /// Ending of the names of day files.
 pub(crate) const EXTENSION: &str = "stripes";
 /// Ending of the names of files that a merge wrote; they supersede all files
@@ -45,9 +47,8 @@ pub(crate) struct Found {
 #[derive(Debug, Default)]
 pub(crate) struct Scan {
     pub(crate) stripes: Vec<Found>,
-    /// Bytes that are no stripes, and the offset of the first of them.
-    pub(crate) damaged_bytes: u64,
-    pub(crate) damaged_at: u64,
+    /// Offset and length of what is no stripe.
+    pub(crate) damaged: Vec<(u64, u64)>,
 }
 
 impl DayFile {
@@ -72,7 +73,7 @@ impl DayFile {
         let name = format!("{directory}/{number:08}.{extension}");
         fs.create_dir_all(&root.join(directory))?;
         let file = fs.open(&root.join(&name), OpenMode::Create)?;
-        file.append(&FILE_HEADER)?;
+        file.append(&header::of(LETTERS, VERSION))?;
         Ok(Self { number, name, file })
     }
 
@@ -105,9 +106,14 @@ impl DayFile {
         Ok(Self { number, name, file })
     }
 
+    /// The day it belongs to.
+    pub(crate) fn day(&self) -> Option<i64> {
+        day_of_directory(self.name.split('/').nth(1)?)
+    }
+
     /// Bytes that a new file has.
     pub(crate) const fn start_bytes() -> u64 {
-        FILE_HEADER.len() as u64
+        header::BYTES as u64
     }
 
     /// The file itself.
@@ -119,19 +125,21 @@ impl DayFile {
     pub(crate) fn scan(&self) -> io::Result<Scan> {
         let len = self.file.len()?;
         let mut scan = Scan::default();
-        let mut start = [0; FILE_HEADER.len()];
-        if len < start.len() as u64 {
+        let mut start = [0; header::BYTES];
+        if len < header::BYTES as u64 {
+            scan.damaged.extend((len > 0).then_some((0, len)));
             return Ok(scan);
         }
         self.file.read_exact_at(&mut start, 0)?;
-        if start[..4] != FILE_HEADER[..4] {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a file of stripes"));
-        }
-        if start != FILE_HEADER {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "stripes of a newer version of narthex",
-            ));
+        match header::check(&start, LETTERS, VERSION) {
+            header::Found::Newer => {
+                return Err(io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "stripes of a newer version of narthex",
+                ));
+            }
+            header::Found::Damaged => scan.damaged.push((0, header::BYTES as u64)),
+            header::Found::Known => {}
         }
         let mut offset = Self::start_bytes();
         while offset < len {
@@ -143,11 +151,8 @@ impl DayFile {
                     scan.stripes.push(found);
                 }
                 None => {
-                    let next = self.next_magic(offset + 1, len)?;
-                    if scan.damaged_bytes == 0 {
-                        scan.damaged_at = offset;
-                    }
-                    scan.damaged_bytes += next - offset;
+                    let next = self.next_stripe(offset, len)?;
+                    scan.damaged.push((offset, next - offset));
                     offset = next;
                 }
             }
@@ -181,6 +186,17 @@ impl DayFile {
         let Ok(header) = Header::decode(&bytes) else { return Ok(None) };
         let end = start + u64::from(header_bytes) + u64::from(header.payload_bytes);
         Ok((end <= len).then_some(Found { offset, header_bytes, header }))
+    }
+
+    /// Where the next good stripe begins.
+    fn next_stripe(&self, from: u64, len: u64) -> io::Result<u64> {
+        let mut at = from;
+        loop {
+            at = self.next_magic(at + 1, len)?;
+            if at >= len || self.header_at(at, len)?.is_some() {
+                return Ok(at);
+            }
+        }
     }
 
     fn next_magic(&self, from: u64, len: u64) -> io::Result<u64> {

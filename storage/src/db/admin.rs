@@ -17,6 +17,7 @@ use crate::day::catalog::{Catalog, Day, LayoutStripes, Stripe};
 use crate::day::file::{DayFile, MERGED_EXTENSION, directory_of};
 use crate::day::stripe::{DecodedColumn, Encoded, Header, RunRange, Samples, StripeBuilder};
 use crate::day::{DAY_MS, day_of};
+use crate::engine::fs::FileSystem;
 use crate::labels::Matcher;
 use crate::read::ReadError;
 
@@ -24,6 +25,9 @@ use crate::read::ReadError;
 const MERGED_ROWS: usize = 5760;
 /// A day is merged so long after its end.
 const MERGE_DELAY_MS: i64 = 2 * 3_600_000;
+
+/// A merge that failed is tried again after this: it writes much for nothing.
+const MERGE_RETRY_MS: i64 = 10 * 60_000;
 
 /// Folders of small files, which a snapshot copies.
 const SMALL: [&str; 3] = ["series", "state", "state/alerts"];
@@ -97,11 +101,13 @@ impl Inner {
         if ids.is_empty() || start_ms > end_ms {
             return Ok(());
         }
+        let io_error = |source| ReadError::Io { file: "state/tombstones".to_owned(), source };
+        // They name series.
+        self.sync_series(&mut lock(&self.write)).map_err(io_error)?;
         let mut current = self.tombstones.write().unwrap_or_else(PoisonError::into_inner);
         let mut next = (**current).clone();
         next.add(ids, start_ms, end_ms);
-        next.save(&*self.options.file_system, &self.options.path)
-            .map_err(|source| ReadError::Io { file: "state/tombstones".to_owned(), source })?;
+        next.save(&*self.options.file_system, &self.options.path).map_err(io_error)?;
         *current = Arc::new(next);
         Ok(())
     }
@@ -125,6 +131,12 @@ impl Inner {
         for day in days {
             self.merge_day(day)?;
         }
+        if !lock(&self.day_files).unread.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "some days are damaged: their deleted samples stay hidden",
+            ));
+        }
         let mut current = self.tombstones.write().unwrap_or_else(PoisonError::into_inner);
         if Arc::ptr_eq(&current, &tombstones) {
             let none = super::tombstones::Tombstones::default();
@@ -141,8 +153,9 @@ impl Inner {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "snapshot target exists"));
         }
         self.seal_all()?;
-        // New stripes go to new files: the linked ones are never changed.
         let mut files = lock(&self.day_files);
+        self.sync_days(&mut files)?;
+        // New stripes go to new files: the linked ones are never changed.
         files.close_all()?;
         let result = self.link_all(target);
         if result.is_err() {
@@ -154,6 +167,7 @@ impl Inner {
     fn link_all(&self, target: &Path) -> io::Result<()> {
         let (fs, root) = (&*self.options.file_system, &self.options.path);
         let write = lock(&self.write);
+        create_durably(fs, target)?;
         for stripe_file in write.catalog.files() {
             let to = target.join(&stripe_file.name);
             if let Some(parent) = to.parent() {
@@ -164,6 +178,8 @@ impl Inner {
         for day in &write.catalog.days {
             fs.sync_dir(&target.join(directory_of(day.day)))?;
         }
+        fs.create_dir_all(&target.join("days"))?;
+        fs.sync_dir(&target.join("days"))?;
         // Below `state/` others keep files, too.
         for directory in SMALL {
             fs.create_dir_all(&target.join(directory))?;
@@ -180,6 +196,7 @@ impl Inner {
                 )?;
             }
         }
+        fs.sync_dir(&target.join("state"))?;
         fs.sync_dir(target)
     }
 
@@ -187,18 +204,42 @@ impl Inner {
     /// file or short stripes.
     pub(super) fn merge_closed_day(&self, now_ms: i64) -> io::Result<()> {
         let closed = day_of(now_ms.saturating_sub(MERGE_DELAY_MS));
-        let catalog = Arc::clone(&lock(&self.write).catalog);
-        let due = catalog.days.iter().rev().find(|d| d.day < closed && !d.is_merged());
-        due.map_or(Ok(()), |day| self.merge_day(day.day))
+        let due = {
+            let files = lock(&self.day_files);
+            let wait_ms = files.merge_after_ms.map_or(0, |after| after.saturating_sub(now_ms));
+            if (1..=MERGE_RETRY_MS).contains(&wait_ms) {
+                return Ok(());
+            }
+            let catalog = Arc::clone(&lock(&self.write).catalog);
+            let is_due =
+                |d: &&Arc<Day>| d.day < closed && !d.is_merged() && !files.unread.contains(&d.day);
+            catalog.days.iter().rev().find(is_due).map(|d| d.day)
+        };
+        let Some(day) = due else { return Ok(()) };
+        let merged = self.merge_day(day);
+        lock(&self.day_files).merge_after_ms =
+            merged.is_err().then(|| now_ms.saturating_add(MERGE_RETRY_MS));
+        merged
     }
 
     fn merge_day(&self, day: i64) -> io::Result<()> {
         let mut files = lock(&self.day_files);
+        files.close(day)?;
+        self.rewrite_day(&mut files, day)
+    }
+
+    /// Writes all stripes of a day, whose files are closed, into a new one.
+    pub(super) fn rewrite_day(&self, files: &mut DayFiles, day: i64) -> io::Result<()> {
         let catalog = Arc::clone(&lock(&self.write).catalog);
         let Some(sources) = catalog.days.iter().find(|d| d.day == day).cloned() else {
             return Ok(());
         };
-        files.close(day)?;
+        if files.unread.contains(&day) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a day with damage is not rewritten",
+            ));
+        }
         let (fs, root) = (&*self.options.file_system, &self.options.path);
         let directory = directory_of(day);
         let number = files.take_number();
@@ -208,10 +249,15 @@ impl Inner {
             Ok(stripes) => stripes,
             Err(e) => {
                 let _ = fs.remove_file(&root.join(&temporary.name));
+                if e.kind() == io::ErrorKind::InvalidData {
+                    files.unread.insert(day);
+                }
                 return Err(e);
             }
         };
-        let file = Arc::new(temporary.rename(fs, root, MERGED_EXTENSION)?);
+        let from = root.join(&temporary.name);
+        let renamed = temporary.rename(fs, root, MERGED_EXTENSION);
+        let file = Arc::new(renamed.inspect_err(|_| drop(fs.remove_file(&from)))?);
         fs.sync_dir(&root.join(&directory))?;
         {
             let mut write = lock(&self.write);
@@ -224,6 +270,7 @@ impl Inner {
             write.writer.is_view_stale = true;
             self.publish(&mut write);
         }
+        files.suspect.remove(&day);
         // Readers that hold the old files keep them open.
         for old in sources.files() {
             fs.remove_file(&root.join(&old.name))?;
@@ -246,7 +293,7 @@ impl Inner {
                 if self.is_closed.load(Ordering::Relaxed) {
                     return Err(io::Error::new(io::ErrorKind::Interrupted, "closing"));
                 }
-                self.sync_if_due(self.now_ms())?;
+                self.sync_beside(self.now_ms())?;
                 let count = joinable(rest);
                 let (some, others) = rest.split_at(count);
                 rest = others;
@@ -318,6 +365,20 @@ impl Inner {
     }
 }
 
+/// Creates a directory and its parents, and makes their names durable.
+pub(super) fn create_durably(fs: &dyn FileSystem, path: &Path) -> io::Result<()> {
+    fs.create_dir_all(path)?;
+    // All of them: one that was killed may have created them just before.
+    for parent in path.ancestors().skip(1) {
+        match fs.sync_dir(parent) {
+            // Then it is not ours, and was there before.
+            Err(e) if e.kind() != io::ErrorKind::PermissionDenied => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// How many of the first stripes follow each other in time and are short
 /// enough together.
 fn joinable(stripes: &[Stripe]) -> usize {
@@ -350,8 +411,11 @@ impl Part<'_> {
 impl DayFiles {
     /// Closes the file of a day: the next stripe goes to a new one.
     fn close(&mut self, day: i64) -> io::Result<()> {
-        if let Some(writer) = self.open.remove(&day) {
-            writer.file.file().sync()?;
+        if let Some(writer) = self.open.remove(&day)
+            && let Err(e) = writer.file.file().sync()
+        {
+            self.suspect.insert(day);
+            return Err(e);
         }
         Ok(())
     }

@@ -151,12 +151,33 @@ impl DbAppender {
             let WriteSide { writer, record, .. } = write;
             writer.add_row(self.source, &slices, &self.bounds, &catalog, record, outcome);
             if record.len() > RECORD_SOFT_BYTES {
-                // What is written is valid on its own.
-                write.wal.append(&mut write.record)?;
-                wal::begin(&mut write.record);
+                self.log_record(write)?;
             }
         }
         Ok(())
+    }
+
+    /// Writes the record to the log and begins another. A log that cannot be
+    /// written lags, if the rows may be kept in memory only.
+    fn log_record(&self, write: &mut WriteSide) -> std::io::Result<()> {
+        let written = if write.lag.lags || wal::is_empty(&write.record) {
+            Ok(())
+        } else {
+            write.wal.append(&mut write.record)
+        };
+        wal::begin(&mut write.record);
+        self.or_lag(write, written)
+    }
+
+    fn or_lag(&self, write: &mut WriteSide, result: std::io::Result<()>) -> std::io::Result<()> {
+        match result {
+            Err(_) if self.class == SyncClass::Scrape && self.inner.has_room() => {
+                Counters::add(&self.inner.counters.write_failures, 1);
+                write.lag.begin();
+                Ok(())
+            }
+            other => other,
+        }
     }
 }
 
@@ -323,19 +344,32 @@ impl Appender for DbAppender {
         if inner.is_closed.load(Ordering::SeqCst) {
             return Err(CommitError::Closed);
         }
-        inner.write_new_series(write, self.bounds.now_ms).map_err(|e| inner.failed(e))?;
+        let may_lag = self.class == SyncClass::Scrape && inner.has_room();
+        if write.lag.lags && !may_lag {
+            inner.wake(|w| w.now = true);
+            return Err(inner.failed(std::io::Error::other("the log lags behind memory")));
+        }
+        if !write.lag.lags {
+            let ready = inner.write_new_series(write, self.bounds.now_ms);
+            self.or_lag(write, ready).map_err(|e| inner.failed(e))?;
+        }
         write.commit += 1;
+        let mark = write.wal.mark();
         write.writer.begin(write.commit, write.wal.segment());
         wal::begin(&mut write.record);
         let mut written = self.write_rows(write, &mut outcome);
         for (series, exemplar) in &self.exemplars {
             wal::put_exemplar(&mut write.record, *series, exemplar);
         }
-        if written.is_ok() && !wal::is_empty(&write.record) {
-            written = write.wal.append(&mut write.record);
+        if written.is_ok() {
+            written = self.log_record(write);
         }
         if let Err(e) = written {
+            write.wal.rewind(mark);
             write.writer.roll_back();
+            // Stripes that the commit froze are full, nevertheless.
+            let frozen = write.writer.take_frozen();
+            write.sealing.extend(frozen);
             inner.publish(write);
             return Err(inner.failed(e));
         }
@@ -382,8 +416,12 @@ impl Inner {
         let table = self.series.read().unwrap_or_else(PoisonError::into_inner);
         write.series_file.append_new(&table)?;
         drop(table);
-        if write.wal.is_full(now_ms) {
-            write.wal.rotate()?;
+        if write.wal.is_full(now_ms)
+            && let Err(e) = write.wal.rotate()
+        {
+            // The segment may have lost what was not durable.
+            write.lag.begin();
+            return Err(e);
         }
         Ok(())
     }

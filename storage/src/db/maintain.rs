@@ -5,7 +5,7 @@
 //! beyond the retention are deleted; new series are refused while the head is
 //! over its share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
@@ -34,6 +34,17 @@ const DAY_FILE_BYTES: u64 = 1 << 30;
 pub(super) struct DayFiles {
     pub(super) open: HashMap<i64, DayWriter>,
     pub(super) next_file: u64,
+    /// Files of a process before this that it perhaps did not sync.
+    pub(super) inherited: Vec<Arc<DayFile>>,
+    /// Days with a file that could not be synced.
+    pub(super) suspect: BTreeSet<i64>,
+    /// Days with something that cannot be read: never merged, as a merge would
+    /// supersede it.
+    pub(super) unread: BTreeSet<i64>,
+    /// When a merge may be tried again, after one that failed.
+    pub(super) merge_after_ms: Option<i64>,
+    /// Days that are gone from the catalog and not from the disk.
+    doomed: Vec<i64>,
     last_slow_ms: Option<i64>,
     last_age_ms: Option<i64>,
 }
@@ -48,7 +59,17 @@ pub(super) struct DayWriter {
 
 impl DayFiles {
     pub(super) fn new(next_file: u64) -> Self {
-        Self { open: HashMap::new(), next_file, last_slow_ms: None, last_age_ms: None }
+        Self {
+            open: HashMap::new(),
+            next_file,
+            inherited: Vec::new(),
+            suspect: BTreeSet::new(),
+            unread: BTreeSet::new(),
+            merge_after_ms: None,
+            doomed: Vec::new(),
+            last_slow_ms: None,
+            last_age_ms: None,
+        }
     }
 }
 
@@ -109,11 +130,20 @@ impl Inner {
             write.sealing.extend(frozen);
             self.publish(&mut write);
         }
-        note(self.seal());
-        note(self.sync_if_due(now_ms));
+        let caught_up = self.catch_up();
+        let sealed = self.seal();
+        let synced = self.sync_if_due(now_ms);
+        let is_out_of_room = [&caught_up, &sealed, &synced]
+            .iter()
+            .any(|r| r.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::StorageFull));
+        note(caught_up);
+        note(sealed);
+        note(synced);
+        if is_slow || is_out_of_room {
+            note(self.enforce_retention(now_ms, is_out_of_room));
+        }
         if is_slow {
             note(self.cut_log());
-            note(self.enforce_retention(now_ms));
             note(self.save_metadata());
             if self.options.merge_days {
                 note(self.merge_closed_day(now_ms));
@@ -210,16 +240,39 @@ impl Inner {
     /// Makes rows durable if some are due.
     pub(super) fn sync_if_due(&self, now_ms: i64) -> io::Result<()> {
         let due = lock(&self.write).sync_due_ms.is_some_and(|due| due <= now_ms);
-        if due { self.sync() } else { Ok(()) }
+        if due { self.sync_log() } else { Ok(()) }
+    }
+
+    /// Makes rows durable beside long work, which may be what the log waits for.
+    pub(super) fn sync_beside(&self, now_ms: i64) -> io::Result<()> {
+        if lock(&self.write).lag.lags { Ok(()) } else { self.sync_if_due(now_ms) }
     }
 
     /// Makes everything committed durable.
     pub(super) fn sync(&self) -> io::Result<()> {
+        self.catch_up()?;
+        self.sync_log()
+    }
+
+    /// Makes the log durable; fails while it lags.
+    fn sync_log(&self) -> io::Result<()> {
+        let result = self.try_sync_log();
+        if result.is_err() {
+            let mut write = lock(&self.write);
+            write.sync_due_ms = Some(i64::MIN);
+        }
+        result
+    }
+
+    fn try_sync_log(&self) -> io::Result<()> {
         let (file, number, len, is_dirty) = {
             let mut write = lock(&self.write);
             write.sync_due_ms = None;
+            if write.lag.lags {
+                return Err(io::Error::other("the log lags behind memory"));
+            }
             // Series first: rows name them.
-            write.series_file.sync()?;
+            self.sync_series(&mut write)?;
             let (file, number, len) = write.wal.open_file();
             (file, number, len, write.wal.is_dirty())
         };
@@ -228,49 +281,28 @@ impl Inner {
         }
         Counters::add(&self.counters.wal_syncs, 1);
         // Without the lock: commits go on meanwhile.
-        match file.sync() {
-            Ok(()) => {
-                lock(&self.write).wal.note_synced(number, len);
-                Ok(())
-            }
-            Err(e) => {
-                self.write_again(number)?;
-                Err(e)
-            }
+        let synced = file.sync();
+        let mut write = lock(&self.write);
+        match synced {
+            Ok(()) => write.wal.note_synced(number, len),
+            Err(_) => write.lag.begin(),
         }
+        synced
     }
 
-    /// After a failed sync: the kernel may have dropped the pages, and syncing
-    /// again would say nothing of them. What is not in a stripe goes to a new
-    /// segment.
-    fn write_again(&self, failed_segment: u64) -> io::Result<()> {
-        let mut guard = lock(&self.write);
-        let write = &mut *guard;
-        write.sync_due_ms = Some(i64::MIN);
-        if write.wal.segment() == failed_segment {
-            write.wal.abandon()?;
-        }
-        let segment = write.wal.segment();
-        let stripes: Vec<Arc<OpenStripe>> =
-            write.writer.open_stripes().chain(&write.sealing).cloned().collect();
-        for open in stripes {
-            let mut rows = open.lock();
-            crate::wal::begin(&mut write.record);
-            for item in rows.items() {
-                crate::wal::put_item(&mut write.record, open.id, item);
-            }
-            if !crate::wal::is_empty(&write.record) {
-                write.wal.append(&mut write.record)?;
-            }
-            (rows.first_segment, rows.newest_segment) = (segment, segment);
-        }
-        Ok(())
+    /// Makes all series durable that rows may name.
+    pub(super) fn sync_series(&self, write: &mut WriteSide) -> io::Result<()> {
+        let table = self.series.read().unwrap_or_else(PoisonError::into_inner);
+        write.series_file.sync(&*self.options.file_system, &self.options.path, &table)
     }
 
     /// Deletes log segments that only hold stripes that are durable in days.
     fn cut_log(&self) -> io::Result<()> {
         let needed = {
             let write = lock(&self.write);
+            if write.lag.lags {
+                return Ok(());
+            }
             let sealing = write.sealing.iter().map(|o| o.lock().first_segment).min();
             let needed = write.writer.first_segment().min(sealing.unwrap_or(u64::MAX));
             if needed.min(write.wal.segment()) <= write.wal.first_segment() {
@@ -278,13 +310,34 @@ impl Inner {
             }
             needed
         };
-        let mut files = lock(&self.day_files);
-        lock(&self.write).series_file.sync()?;
-        for writer in files.open.values_mut().filter(|w| w.is_dirty) {
-            writer.file.file().sync()?;
+        self.sync_days(&mut lock(&self.day_files))?;
+        // Rows may be here only, written again after a failed sync.
+        self.sync()?;
+        let mut write = lock(&self.write);
+        if write.lag.lags { Ok(()) } else { write.wal.delete_before(needed).map(|_| ()) }
+    }
+
+    /// Makes all stripes durable, and the series that they name.
+    pub(super) fn sync_days(&self, files: &mut DayFiles) -> io::Result<()> {
+        self.sync_series(&mut lock(&self.write))?;
+        for file in &files.inherited {
+            if file.file().sync().is_err() {
+                files.suspect.extend(file.day());
+            }
+        }
+        files.inherited.clear();
+        for (day, writer) in files.open.iter_mut().filter(|(_, w)| w.is_dirty) {
+            if writer.file.file().sync().is_err() {
+                files.suspect.insert(*day);
+            }
             writer.is_dirty = false;
         }
-        lock(&self.write).wal.delete_before(needed)?;
+        // What is in such a file is perhaps in memory only: written anew.
+        while let Some(day) = files.suspect.first().copied() {
+            files.open.remove(&day);
+            self.rewrite_day(files, day)?;
+            files.suspect.remove(&day);
+        }
         Ok(())
     }
 
@@ -299,12 +352,19 @@ impl Inner {
             self.publish(&mut write);
         }
         self.seal()?;
-        lock(&self.write).wal.rotate()?;
+        self.catch_up()?;
+        {
+            let mut write = lock(&self.write);
+            let write = &mut *write;
+            write.wal.rotate().inspect_err(|_| write.lag.begin())?;
+        }
         self.cut_log()
     }
 
     /// Deletes the days that are beyond the retention, by time and by size.
-    fn enforce_retention(&self, now_ms: i64) -> io::Result<()> {
+    /// With `is_out_of_room` the oldest day goes, too, if there is a retention by size: what is
+    /// new is worth more.
+    fn enforce_retention(&self, now_ms: i64, is_out_of_room: bool) -> io::Result<()> {
         let mut expired: Vec<Arc<Day>> = Vec::new();
         {
             let mut write = lock(&self.write);
@@ -325,34 +385,66 @@ impl Inner {
                 days + write.wal.bytes() + write.series_file.len()
             };
             let limit = self.options.retention_size_bytes;
-            while limit > 0 && catalog.days.len() > 1 && disk_bytes(&catalog, &write) > limit {
+            let mut needs_room = is_out_of_room;
+            while limit > 0
+                && catalog.days.len() > 1
+                && (needs_room || disk_bytes(&catalog, &write) > limit)
+            {
+                needs_room = false;
                 expired.push(catalog.days.remove(0));
                 Counters::add(&self.counters.size_retentions, 1);
             }
             self.disk_bytes.store(disk_bytes(&catalog, &write), Ordering::Relaxed);
-            if expired.is_empty() {
-                return Ok(());
+            if !expired.is_empty() {
+                write.catalog = Arc::new(catalog);
+                write.writer.is_view_stale = true;
+                self.publish(&mut write);
             }
-            write.catalog = Arc::new(catalog);
-            write.writer.is_view_stale = true;
-            self.publish(&mut write);
         }
         {
-            let oldest = lock(&self.write).catalog.days.first().map(|d| d.day * DAY_MS);
-            let mut current = self.tombstones.write().unwrap_or_else(PoisonError::into_inner);
-            let mut next = (**current).clone();
-            if oldest.is_some_and(|oldest| next.forget_before(oldest)) {
-                next.save(&*self.options.file_system, &self.options.path)?;
-                *current = Arc::new(next);
+            let mut files = lock(&self.day_files);
+            files.doomed.extend(expired.iter().map(|d| d.day));
+            if files.doomed.is_empty() {
+                return Ok(());
             }
+            self.remove_doomed(&mut files)?;
         }
-        let mut files = lock(&self.day_files);
+        self.forget_tombstones()
+    }
+
+    /// Removes the directories of days that are not in the catalog any more.
+    fn remove_doomed(&self, files: &mut DayFiles) -> io::Result<()> {
         let fs = &*self.options.file_system;
-        for day in expired {
-            files.open.remove(&day.day);
-            fs.remove_dir_all(&self.options.path.join(directory_of(day.day)))?;
+        while let Some(&day) = files.doomed.last() {
+            // Late samples may have brought it back.
+            let is_back = lock(&self.write).catalog.days.iter().any(|d| d.day == day);
+            if !is_back {
+                files.open.remove(&day);
+                files.suspect.remove(&day);
+                files.inherited.retain(|f| f.day() != Some(day));
+                match fs.remove_dir_all(&self.options.path.join(directory_of(day))) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                    _ => {}
+                }
+            }
+            files.doomed.pop();
         }
         fs.sync_dir(&self.options.path.join("days"))
+    }
+
+    /// Forgets deletions of samples that are gone.
+    fn forget_tombstones(&self) -> io::Result<()> {
+        if !lock(&self.day_files).unread.is_empty() {
+            return Ok(());
+        }
+        let oldest = lock(&self.write).catalog.days.first().map(|d| d.day * DAY_MS);
+        let mut current = self.tombstones.write().unwrap_or_else(PoisonError::into_inner);
+        let mut next = (**current).clone();
+        if oldest.is_some_and(|oldest| next.forget_before(oldest)) {
+            next.save(&*self.options.file_system, &self.options.path)?;
+            *current = Arc::new(next);
+        }
+        Ok(())
     }
 
     /// Compares the head with its share, and lets caches age.

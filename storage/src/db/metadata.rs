@@ -11,11 +11,12 @@ use std::io;
 use std::path::Path;
 
 use crate::engine::fs::{FileSystem, read_all, write_atomically};
-use crate::engine::varint;
+use crate::engine::{header, varint};
 use crate::sample::{Metadata, MetricKind};
 
-const NAME: &str = "state/metadata";
-const FILE_HEADER: [u8; 8] = *b"NXMD\x01\0\0\0";
+pub(super) const NAME: &str = "state/metadata";
+const LETTERS: [u8; 4] = *b"NXMD";
+const VERSION: u8 = 1;
 const MAX_FILE_BYTES: u64 = 256 << 20;
 /// Most families, and most different entries of one.
 const MAX_FAMILIES: usize = 200_000;
@@ -61,14 +62,21 @@ impl Families {
         self.by_name.iter().map(|(n, m)| (n.clone(), m.clone())).collect()
     }
 
-    /// Reads the file; one that is missing or damaged is as an empty one.
+    /// Reads the file; none is as an empty one.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` if it is damaged, `Unsupported` if it is newer.
     pub(super) fn load(fs: &dyn FileSystem, root: &Path) -> io::Result<Self> {
         let bytes = match read_all(fs, &root.join(NAME), MAX_FILE_BYTES) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(e) => return Err(e),
         };
-        Ok(decode(&bytes).unwrap_or_default())
+        if header::check(&bytes, LETTERS, VERSION) == header::Found::Newer {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        decode(&bytes).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
     /// Writes the file.
@@ -85,7 +93,7 @@ impl Families {
                 put_text(&mut out, &entry.unit);
             }
         }
-        let mut bytes = FILE_HEADER.to_vec();
+        let mut bytes = header::of(LETTERS, VERSION).to_vec();
         bytes.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
         bytes.extend_from_slice(&out);
         fs.create_dir_all(&root.join("state"))?;
@@ -96,7 +104,7 @@ impl Families {
 }
 
 fn decode(bytes: &[u8]) -> Option<Families> {
-    let mut input = bytes.strip_prefix(&FILE_HEADER)?;
+    let mut input = bytes.strip_prefix(&header::of(LETTERS, VERSION))?;
     let crc = varint::take_u32(&mut input)?;
     if crc32fast::hash(input) != crc {
         return None;

@@ -11,7 +11,9 @@
 
 mod admin;
 mod append;
+mod damage;
 mod exemplars;
+mod lag;
 mod maintain;
 mod metadata;
 mod open;
@@ -31,7 +33,7 @@ use crate::append::{Appendable, Appender, SourceId, SyncClass};
 use crate::budget::Cache;
 use crate::day::catalog::Catalog;
 use crate::day::stripe::Header;
-use crate::engine::fs::{Disk, FileSystem};
+use crate::engine::fs::{Disk, FileSystem, Lock};
 use crate::head::open::OpenStripe;
 use crate::head::write::Writer;
 use crate::index::Index;
@@ -40,6 +42,7 @@ use crate::series::SeriesTable;
 use crate::series::file::SeriesFile;
 use crate::wal::Wal;
 pub use admin::day_of_ms;
+pub use damage::Damage;
 pub use stats::{CardinalityStats, DayStats, DbStats, ReplayStats};
 
 /// The wall clock: milliseconds since the Unix epoch.
@@ -78,6 +81,8 @@ pub struct DbOptions {
     pub clock: Clock,
     /// Where the files are.
     pub file_system: Arc<dyn FileSystem>,
+    /// Is told of each damage that is found, once. Must not call the storage.
+    pub on_damage: Arc<dyn Fn(&Damage) + Send + Sync>,
 }
 
 impl DbOptions {
@@ -97,6 +102,7 @@ impl DbOptions {
             background: true,
             clock: Arc::new(system_time_ms),
             file_system: Arc::new(Disk),
+            on_damage: Arc::new(|_| {}),
         }
     }
 }
@@ -177,8 +183,9 @@ struct Inner {
     wake: (Mutex<Wake>, Condvar),
     /// Bytes on disk when last looked at.
     disk_bytes: AtomicU64,
+    damages: Mutex<damage::Damages>,
     /// Keeps other processes out.
-    _lock: Option<std::fs::File>,
+    _lock: Mutex<Option<Box<dyn Lock>>>,
 }
 
 #[derive(Debug, Default)]
@@ -200,6 +207,7 @@ struct WriteSide {
     catalog: Arc<Catalog>,
     /// When unsynced rows must be durable, by the wall clock.
     sync_due_ms: Option<i64>,
+    lag: lag::Lag,
 }
 
 /// What a querier starts from.
@@ -271,8 +279,17 @@ impl Db {
         if let Some(thread) = lock(&self.thread).take() {
             let _ = thread.join();
         }
-        self.inner.save_metadata()?;
-        self.inner.sync()
+        let metadata = self.inner.save_metadata();
+        self.inner.sync()?;
+        lock(&self.inner.write).wal.seal()?;
+        metadata
+    }
+
+    /// The damages that were found since the start, oldest first; the first
+    /// thousand of them.
+    #[must_use]
+    pub fn damages(&self) -> Vec<Damage> {
+        lock(&self.inner.damages).all().to_vec()
     }
 
     /// What the storage holds and did. Takes short locks; no disk.

@@ -5,36 +5,47 @@
 //! What the log holds of stripes that are in the days is skipped, once their
 //! bytes are checked; the rest are open rows again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex, RwLock};
 use std::time::Instant;
 
+use super::admin::create_durably;
 use super::exemplars::Ring;
+use super::lag::Lag;
 use super::maintain::DayFiles;
-use super::metadata::Families;
+use super::metadata::{self, Families};
 use super::stats::{Counters, ReplayStats};
-use super::tombstones::Tombstones;
-use super::{DbOptions, Inner, OpenError, Snapshot, View, Wake, WriteSide};
+use super::tombstones::{self, Tombstones};
+use super::{Damage, DbOptions, Inner, OpenError, Snapshot, View, Wake, WriteSide};
 use crate::budget::Cache;
 use crate::day::catalog::{Catalog, Stripe};
 use crate::day::file::{DayFile, EXTENSION, MERGED_EXTENSION, day_of_directory};
-use crate::engine::fs::FileSystem;
+use crate::engine::fs::{FileSystem, Lock};
 use crate::head::open::{OpenStripe, Rows};
 use crate::head::write::Writer;
 use crate::index::Index;
 use crate::series::SeriesTable;
 use crate::series::file::{self as series_file, SeriesFile};
 use crate::wal::Wal;
-use crate::wal::replay::{self, Replayed, Report};
+use crate::wal::replay::{self, Replayed, Report, Segments};
 
 /// The days as they were found.
 struct FoundDays {
     catalog: Catalog,
     next_file: u64,
-    damaged: u64,
+    /// Days with a file that cannot be read.
+    unread: BTreeSet<i64>,
+}
+
+/// The log as it was found.
+struct FoundLog {
+    /// Segments that were read, and how much of them counts.
+    closed: Vec<(u64, u64)>,
+    next_segment: u64,
+    report: Report,
 }
 
 pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
@@ -49,42 +60,66 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
         }
     };
     refuse_prometheus(&*fs, &root)?;
-    fs.create_dir_all(&root).map_err(io_error("creating the directory"))?;
-    let lock = take_lock(&root)?;
+    create_durably(&*fs, &root).map_err(io_error("creating the directory"))?;
+    let lock = take_lock(&*fs, &root)?;
+    create_directories(&*fs, &root).map_err(io_error("creating directories"))?;
 
+    let mut damages = Vec::new();
     let mut table = SeriesTable::default();
-    let (series_file, loaded) =
+    let (mut series_file, loaded) =
         SeriesFile::open(&*fs, &root, &mut table).map_err(io_error(series_file::NAME))?;
-    let days = find_days(&*fs, &root).map_err(io_error("days"))?;
-    let mut catalog = days.catalog;
-    let counters = Counters::default();
-    Counters::add(&counters.quarantined, days.damaged + u64::from(loaded.damaged_at.is_some()));
-
-    let mut head = Replay::new(&mut catalog, table.len());
-    let mut exemplars = Ring::new(options.max_exemplars);
-    let mut report = Report::default();
-    let mut closed = Vec::new();
-    for number in replay::segments(&*fs, &root).map_err(io_error("wal"))? {
-        let len =
-            replay::read_segment(&*fs, &root, number, &mut report, &mut |entry| match entry {
-                Replayed::Exemplar { series, exemplar } => {
-                    if series < head.series {
-                        exemplars.push(series, exemplar);
-                    }
-                }
-                entry => head.apply(entry),
-            })
-            .map_err(io_error("wal"))?;
-        closed.push((number, len));
+    fs.sync_dir(&root.join("series")).map_err(io_error(series_file::NAME))?;
+    for (offset, bytes) in loaded.damaged {
+        damages.push(damage(series_file::NAME, offset, bytes, "labels of series are lost"));
     }
-    let damaged_stripes = head.damaged;
-    let dropped_items = head.dropped;
-    let samples = head.samples;
-    let next_stripe_id = head.next_stripe_id;
-    let restored = head.finish();
-    Counters::add(&counters.quarantined, damaged_stripes);
+    let mut days = find_days(&*fs, &root, &mut damages).map_err(io_error("days"))?;
+    let metadata = or_damage(Families::load(&*fs, &root), metadata::NAME, &mut damages)
+        .map_err(io_error(metadata::NAME))?;
+    let tombstones = or_damage(Tombstones::load(&*fs, &root), tombstones::NAME, &mut damages)
+        .map_err(io_error(tombstones::NAME))?;
 
-    let wal = Wal::create(Arc::clone(&fs), &root, closed).map_err(io_error("wal"))?;
+    let mut head = Replay::new(&mut days.catalog, table.len());
+    let mut exemplars = Ring::new(options.max_exemplars);
+    let log = read_log(&*fs, &root, &mut damages, &mut |entry| match entry {
+        Replayed::Exemplar { series, exemplar } => {
+            if series < head.series {
+                exemplars.push(series, exemplar);
+            }
+        }
+        entry => head.apply(entry),
+    })
+    .map_err(io_error("wal"))?;
+    let report = log.report;
+    let (dropped_items, samples) = (head.dropped, head.samples);
+    let next_stripe_id = head.next_stripe_id;
+    let (restored, inherited) = head.finish();
+
+    // What names a series keeps its id from being given again, whether its
+    // labels are there or not.
+    let named = restored.iter().flat_map(|(_, rows)| rows.ids.iter().copied()).max();
+    let named = named.max(days.catalog.max_series()).max(tombstones.max_id());
+    let known = table.len();
+    table.skip_to(named.map_or(0, |id| id.saturating_add(1)));
+    series_file.skip_to(&table);
+    if table.len() > known {
+        let what = format!("labels of {} series at the end are lost", table.len() - known);
+        damages.push(damage(series_file::NAME, series_file.len(), 0, &what));
+    }
+
+    let created = Wal::create(Arc::clone(&fs), &root, log.closed.clone(), log.next_segment);
+    let (wal, lag) = match created {
+        // What could not be synced is written again.
+        Ok(wal) => match wal.sync_closed() {
+            Ok(()) => (wal, Lag::default()),
+            Err(_) => (wal, Lag::from_start()),
+        },
+        // Scrapes and alerts go on from memory until there is room.
+        Err(e) if is_lack_of_room(&e) => (
+            Wal::without_file(Arc::clone(&fs), &root, log.closed, log.next_segment),
+            Lag::from_start(),
+        ),
+        Err(e) => return Err(io_error("wal")(e)),
+    };
     let mut writer = Writer::new(next_stripe_id, table.len(), wal.segment());
     let now_ms = (options.clock)();
     for (id, mut rows) in restored {
@@ -92,20 +127,16 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
         writer.restore(Arc::new(OpenStripe::new(id, rows)));
     }
     writer.retire_unused();
-    let newest = catalog.days.iter().filter_map(|d| d.bounds()).map(|b| b.1).max();
+    let newest = days.catalog.days.iter().filter_map(|d| d.bounds()).map(|b| b.1).max();
     writer.newest_ms = writer.newest_ms.max(newest);
     let sealing = writer.take_frozen();
-    let catalog = Arc::new(catalog);
+    let catalog = Arc::new(days.catalog);
     writer.is_view_stale = false;
     let view = View {
         open: writer.open_stripes().chain(&sealing).cloned().collect(),
         catalog: Arc::clone(&catalog),
     };
-    for directory in ["series", ""] {
-        fs.sync_dir(&root.join(directory)).map_err(io_error("syncing the directory"))?;
-    }
-    let metadata = Families::load(&*fs, &root).map_err(io_error("state/metadata"))?;
-    let tombstones = Tombstones::load(&*fs, &root).map_err(io_error("state/tombstones"))?;
+    let counters = Counters::default();
     let _ = counters.replay.set(ReplayStats {
         micros: started.elapsed().as_micros() as u64,
         segments: report.segments,
@@ -117,7 +148,9 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
         torn_bytes: report.torn_bytes + loaded.torn_bytes,
     });
     let cache_bytes = options.cache_limit_bytes;
-    Ok(Inner {
+    let mut day_files = DayFiles::new(days.next_file);
+    (day_files.inherited, day_files.unread) = (inherited, days.unread);
+    let inner = Inner {
         series_count: AtomicU32::new(table.len()),
         newest_ms: AtomicI64::new(writer.newest_ms.unwrap_or(i64::MIN)),
         series: RwLock::new(table),
@@ -130,10 +163,12 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
             record: Vec::new(),
             sealing,
             catalog,
-            sync_due_ms: None,
+            // What a process before this one left unsynced is due.
+            sync_due_ms: Some(now_ms),
+            lag,
         }),
         view: RwLock::new(Snapshot { commit: 0, view: Arc::new(view) }),
-        day_files: Mutex::new(DayFiles::new(days.next_file)),
+        day_files: Mutex::new(day_files),
         headers: Cache::new(cache_bytes / 4),
         runs: Cache::new(cache_bytes - cache_bytes / 4),
         exemplars: Mutex::new(exemplars),
@@ -144,9 +179,76 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
         is_full: AtomicBool::new(false),
         wake: (Mutex::new(Wake::default()), Condvar::new()),
         disk_bytes: AtomicU64::new(0),
-        _lock: lock,
+        damages: Mutex::default(),
+        _lock: Mutex::new(Some(lock)),
         options,
-    })
+    };
+    damages.into_iter().for_each(|damage| inner.report(damage));
+    Ok(inner)
+}
+
+fn damage(file: &str, offset: u64, bytes: u64, what: &str) -> Damage {
+    Damage { file: file.to_owned(), offset, bytes, what: what.to_owned() }
+}
+
+/// Whether a call failed because nothing can be written at the moment.
+fn is_lack_of_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// What was loaded; nothing if its file is damaged.
+fn or_damage<T: Default>(
+    loaded: io::Result<T>,
+    file: &str,
+    damages: &mut Vec<Damage>,
+) -> io::Result<T> {
+    match loaded {
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => {
+            damages.push(damage(file, 0, 0, "the whole file is lost"));
+            Ok(T::default())
+        }
+        other => other,
+    }
+}
+
+/// Creates all directories there may be, and makes their names durable: what
+/// is in them can then be by itself.
+fn create_directories(fs: &dyn FileSystem, root: &Path) -> io::Result<()> {
+    let all = ["series", "wal", "days", "state"].map(|name| root.join(name));
+    let missing: Vec<_> = all.iter().filter(|path| !fs.exists(path)).collect();
+    for path in &missing {
+        fs.create_dir_all(path)?;
+    }
+    fs.sync_dir(root)?;
+    // Names that one gave who was killed just then.
+    ["days", "state"].iter().try_for_each(|name| fs.sync_dir(&root.join(name)))
+}
+
+/// Reads the log. A segment that cannot be read is left out and left alone.
+fn read_log(
+    fs: &dyn FileSystem,
+    root: &Path,
+    damages: &mut Vec<Damage>,
+    apply: &mut impl FnMut(Replayed<'_>),
+) -> io::Result<FoundLog> {
+    let segments = Segments::find(fs, root)?;
+    let next_segment = segments.numbers.last().map_or(1, |last| last.saturating_add(1));
+    let mut log = FoundLog { closed: Vec::new(), next_segment, report: Report::default() };
+    for &number in &segments.numbers {
+        match replay::read_segment(fs, root, &segments, number, &mut log.report, apply) {
+            Ok(len) => log.closed.push((number, len)),
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => return Err(e),
+            Err(e) => {
+                apply(Replayed::Gap);
+                let what = format!("the rows in it are left out: {e}");
+                damages.push(damage(&crate::wal::name_of(number), 0, 0, &what));
+            }
+        }
+    }
+    for (file, offset, bytes) in log.report.damages.drain(..) {
+        damages.push(damage(&file, offset, bytes, "rows up to the next key row are lost"));
+    }
+    Ok(log)
 }
 
 /// Refuses what Prometheus left: eight-digit log segments without an ending,
@@ -174,73 +276,95 @@ fn refuse_prometheus(fs: &dyn FileSystem, root: &Path) -> Result<(), OpenError> 
 }
 
 /// Locks `DATA/lock`. The lock goes with the process, however it ends.
-fn take_lock(root: &Path) -> Result<Option<std::fs::File>, OpenError> {
-    let open_error =
-        |source| OpenError::Io { path: root.to_owned(), what: "lock".to_owned(), source };
-    let file = std::fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(root.join("lock"))
-        .map_err(open_error)?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(std::fs::TryLockError::WouldBlock) => Err(OpenError::Locked { path: root.to_owned() }),
-        Err(std::fs::TryLockError::Error(source)) => Err(open_error(source)),
-    }
+fn take_lock(fs: &dyn FileSystem, root: &Path) -> Result<Box<dyn Lock>, OpenError> {
+    fs.lock(&root.join("lock")).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => OpenError::Locked { path: root.to_owned() },
+        _ => OpenError::Io { path: root.to_owned(), what: "lock".to_owned(), source },
+    })
 }
 
-/// Reads the headers of all stripes.
-fn find_days(fs: &dyn FileSystem, root: &Path) -> io::Result<FoundDays> {
-    let mut days = FoundDays { catalog: Catalog::default(), next_file: 1, damaged: 0 };
+/// Reads the headers of all stripes. What is damaged or cannot be read is left
+/// out; only a newer version is an error.
+fn find_days(fs: &dyn FileSystem, root: &Path, damages: &mut Vec<Damage>) -> io::Result<FoundDays> {
+    let mut days = FoundDays { catalog: Catalog::default(), next_file: 1, unread: BTreeSet::new() };
     for directory in fs.list(&root.join("days"))? {
-        if day_of_directory(&directory).is_none() {
-            continue;
-        }
+        let Some(day) = day_of_directory(&directory) else { continue };
         let directory = format!("days/{directory}");
-        let files = fs.list(&root.join(&directory))?;
+        let files = match fs.list(&root.join(&directory)) {
+            Ok(files) => files,
+            Err(e) => {
+                damages.push(damage(&directory, 0, 0, &format!("the day is left out: {e}")));
+                days.unread.insert(day);
+                continue;
+            }
+        };
         let numbered = |file: &String| {
             let (number, extension) = file.split_once('.')?;
             Some((number.parse::<u64>().ok()?, extension.to_owned()))
         };
         let merged = files.iter().filter_map(numbered).filter(|(_, e)| e == MERGED_EXTENSION);
         let merged = merged.map(|(number, _)| number).max().unwrap_or(0);
+        // The process that gave the name was perhaps killed before it synced:
+        // what is superseded stays until its successor is durable.
+        let may_remove = merged == 0 || fs.sync_dir(&root.join(&directory)).is_ok();
         for file in &files {
             let Some((number, extension)) = numbered(file) else { continue };
-            days.next_file = days.next_file.max(number + 1);
+            days.next_file = days.next_file.max(number.saturating_add(1));
             let name = format!("{directory}/{file}");
             if number < merged || extension == "tmp" {
-                // Superseded, or never finished.
-                fs.remove_file(&root.join(&name))?;
+                // Superseded, or never finished. What cannot be removed now is
+                // ignored, and removed by another start.
+                if may_remove {
+                    let _ = fs.remove_file(&root.join(&name));
+                }
                 continue;
             }
             if extension != EXTENSION && extension != MERGED_EXTENSION {
                 continue;
             }
-            let file = Arc::new(DayFile::open(fs, root.to_owned(), name, number)?);
-            let scan = file.scan()?;
-            days.damaged += u64::from(scan.damaged_bytes > 0);
-            for found in scan.stripes {
-                let header = &found.header;
-                let (Some(&min_ms), Some(&max_ms)) = (header.times.first(), header.times.last())
-                else {
-                    continue;
-                };
-                let stripe = Stripe {
-                    id: header.stripe_id,
-                    file: Arc::clone(&file),
-                    offset: found.offset,
-                    header_bytes: found.header_bytes,
-                    payload_bytes: header.payload_bytes,
-                    min_ms,
-                    max_ms,
-                    samples: header.samples(),
-                };
-                days.catalog.add(stripe, (*header.layout).clone());
+            match scan_file(fs, root, &name, number, &mut days.catalog) {
+                Ok(damaged) => damages.extend(
+                    damaged.into_iter().map(|(at, len)| damage(&name, at, len, "no stripe")),
+                ),
+                Err(e) if e.kind() == io::ErrorKind::Unsupported => return Err(e),
+                Err(e) => {
+                    damages.push(damage(&name, 0, 0, &format!("its stripes are left out: {e}")));
+                    days.unread.insert(day);
+                }
             }
         }
     }
     Ok(days)
+}
+
+/// Adds the stripes of a file to the catalog; says what in it is none.
+fn scan_file(
+    fs: &dyn FileSystem,
+    root: &Path,
+    name: &str,
+    number: u64,
+    catalog: &mut Catalog,
+) -> io::Result<Vec<(u64, u64)>> {
+    let file = Arc::new(DayFile::open(fs, root.to_owned(), name.to_owned(), number)?);
+    let scan = file.scan()?;
+    for found in scan.stripes {
+        let header = &found.header;
+        let (Some(&min_ms), Some(&max_ms)) = (header.times.first(), header.times.last()) else {
+            continue;
+        };
+        let stripe = Stripe {
+            id: header.stripe_id,
+            file: Arc::clone(&file),
+            offset: found.offset,
+            header_bytes: found.header_bytes,
+            payload_bytes: header.payload_bytes,
+            min_ms,
+            max_ms,
+            samples: header.samples(),
+        };
+        catalog.add(stripe, (*header.layout).clone());
+    }
+    Ok(scan.damaged)
 }
 
 /// Builds the open stripes from the log.
@@ -251,13 +375,17 @@ struct Replay<'a> {
     sealed: HashSet<u64>,
     /// Sealed stripes whose bytes were checked.
     checked: HashSet<u64>,
+    /// Their files, which may not be durable, by number.
+    files: BTreeMap<u64, Arc<DayFile>>,
     open: HashMap<u64, Rows>,
     next_stripe_id: u64,
     samples: u64,
     dropped: u64,
-    damaged: u64,
     scratch: Vec<u16>,
 }
+
+/// Rows may name so many more series than there are: their labels are lost.
+const MAX_LOST_SERIES: u32 = 1 << 24;
 
 impl<'a> Replay<'a> {
     fn new(catalog: &'a mut Catalog, series: u32) -> Self {
@@ -268,11 +396,11 @@ impl<'a> Replay<'a> {
             series,
             sealed,
             checked: HashSet::new(),
+            files: BTreeMap::new(),
             open: HashMap::new(),
             next_stripe_id,
             samples: 0,
             dropped: 0,
-            damaged: 0,
             scratch: Vec::new(),
         }
     }
@@ -280,6 +408,7 @@ impl<'a> Replay<'a> {
     fn apply(&mut self, entry: Replayed<'_>) {
         match entry {
             Replayed::Item { segment, stripe_id, item } => self.item(segment, stripe_id, item),
+            Replayed::Restart { stripe_id } => drop(self.open.remove(&stripe_id)),
             Replayed::Gap => self.open.values_mut().for_each(|r| r.force_key = true),
             Replayed::Exemplar { .. } => {}
         }
@@ -296,7 +425,8 @@ impl<'a> Replay<'a> {
             rows
         });
         rows.newest_segment = segment;
-        match rows.replay(item, self.series, &mut self.scratch) {
+        let ids_end = self.series.saturating_add(MAX_LOST_SERIES);
+        match rows.replay(item, ids_end, &mut self.scratch) {
             Some(cells) => self.samples += cells as u64,
             None => self.dropped += 1,
         }
@@ -309,20 +439,22 @@ impl<'a> Replay<'a> {
             return true;
         }
         let stripe = self.catalog.stripes().find(|s| s.id == stripe_id).cloned();
-        if stripe.is_some_and(|s| can_be_read(&s)) {
+        if let Some(stripe) = stripe.filter(can_be_read) {
+            self.files.insert(stripe.file.number, stripe.file);
             return true;
         }
         self.catalog.remove(stripe_id);
         self.sealed.remove(&stripe_id);
-        self.damaged += 1;
         false
     }
 
-    fn finish(self) -> Vec<(u64, Rows)> {
+    /// The open stripes, and the files that must be synced before the log may
+    /// be cut.
+    fn finish(self) -> (Vec<(u64, Rows)>, Vec<Arc<DayFile>>) {
         let mut open: Vec<(u64, Rows)> =
             self.open.into_iter().filter(|(_, r)| !r.times.is_empty()).collect();
         open.sort_unstable_by_key(|(id, _)| *id);
-        open
+        (open, self.files.into_values().collect())
     }
 }
 

@@ -10,9 +10,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use roaring::RoaringBitmap;
 
-use super::stats::Counters;
 use super::tombstones::Tombstones;
-use super::{Inner, View, lock};
+use super::{Damage, Inner, View, lock};
 use crate::axis::{AxisTable, Layout};
 use crate::day::catalog::Stripe;
 use crate::day::stripe::{DecodedColumn, Header};
@@ -145,7 +144,14 @@ impl DbQuerier {
 
     fn matching(&self, matchers: &[Matcher]) -> RoaringBitmap {
         let within = self.ids().clone();
-        self.inner.with_index(|index, table| index.select(table, matchers, within))
+        self.inner.with_index(|index, table| {
+            let mut found = index.select(table, matchers, within);
+            if table.has_nameless() {
+                // Their labels are lost; what is left is no series.
+                found = found.iter().filter(|id| !table.record(*id).is_empty()).collect();
+            }
+            found
+        })
     }
 
     /// The pieces of a series that may have samples in the range, by first
@@ -452,7 +458,10 @@ impl Inner {
                 self.headers.insert(key, Arc::clone(&header), header.heap_bytes());
                 Ok(Some(header))
             }
-            Err(e) => self.quarantine(stripe, e).map(|()| None),
+            Err(e) => {
+                let bytes = u64::from(stripe.header_bytes);
+                self.quarantine(stripe, stripe.offset, bytes, e).map(|()| None)
+            }
         }
     }
 
@@ -475,24 +484,37 @@ impl Inner {
                     self.runs.insert(key, Arc::clone(&bytes), bytes.len());
                     bytes
                 }
-                Err(e) => return self.quarantine(stripe, e).map(|()| false),
+                Err(e) => {
+                    let bytes = u64::from(run.bytes.end - run.bytes.start);
+                    return self.quarantine(stripe, offset, bytes, e).map(|()| false);
+                }
             },
         };
-        if header.decode_column(column, &run, &bytes, out).is_err() {
-            Counters::add(&self.counters.quarantined, 1);
+        if let Err(e) = header.decode_column(column, &run, &bytes, out) {
+            self.report(damage_of(stripe, offset, bytes.len() as u64, &e.to_string()));
             return Ok(false);
         }
         Ok(true)
     }
 
-    /// Counts damage; other errors are the reader's.
-    fn quarantine(&self, stripe: &Stripe, error: io::Error) -> Result<(), ReadError> {
+    /// Reports damage; other errors are the reader's.
+    fn quarantine(
+        &self,
+        stripe: &Stripe,
+        offset: u64,
+        bytes: u64,
+        error: io::Error,
+    ) -> Result<(), ReadError> {
         match error.kind() {
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-                Counters::add(&self.counters.quarantined, 1);
+                self.report(damage_of(stripe, offset, bytes, &error.to_string()));
                 Ok(())
             }
             _ => Err(ReadError::Io { file: stripe.file.name.clone(), source: error }),
         }
     }
+}
+
+fn damage_of(stripe: &Stripe, offset: u64, bytes: u64, what: &str) -> Damage {
+    Damage { file: stripe.file.name.clone(), offset, bytes, what: what.to_owned() }
 }

@@ -66,6 +66,8 @@ pub struct DbStats {
     pub wal_syncs: u64,
     /// Writes or syncs that failed.
     pub write_failures: u64,
+    /// Rows are in memory only, because the log cannot be written.
+    pub log_lags: bool,
     /// Bytes of the series file.
     pub series_file_bytes: u64,
     /// Bytes of all stripes (`..._storage_blocks_bytes`).
@@ -219,6 +221,7 @@ impl Inner {
             s.wal_bytes = write.wal.bytes();
             s.wal_written_bytes = write.wal.written_bytes;
             s.wal_segment = write.wal.segment();
+            s.log_lags = write.lag.lags;
             s.series_file_bytes = write.series_file.len();
             drop(write);
             self.snapshot().view

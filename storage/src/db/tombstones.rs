@@ -15,11 +15,12 @@ use std::path::Path;
 use roaring::RoaringBitmap;
 
 use crate::engine::fs::{FileSystem, read_all, write_atomically};
-use crate::engine::varint;
+use crate::engine::{header, varint};
 use crate::read::Column;
 
-const NAME: &str = "state/tombstones";
-const FILE_HEADER: [u8; 8] = *b"NXTB\x01\0\0\0";
+pub(super) const NAME: &str = "state/tombstones";
+const LETTERS: [u8; 4] = *b"NXTB";
+const VERSION: u8 = 1;
 const MAX_FILE_BYTES: u64 = 256 << 20;
 const MAX_ENTRIES: usize = 1 << 20;
 const MAX_IDS: usize = 1 << 30;
@@ -97,14 +98,25 @@ impl Tombstones {
     }
 
     /// Reads the file; none is as an empty one.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData` if it is damaged, `Unsupported` if it is newer.
     pub(super) fn load(fs: &dyn FileSystem, root: &Path) -> io::Result<Self> {
         let bytes = match read_all(fs, &root.join(NAME), MAX_FILE_BYTES) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(e) => return Err(e),
         };
-        decode(&bytes)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "tombstones are damaged"))
+        if header::check(&bytes, LETTERS, VERSION) == header::Found::Newer {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        decode(&bytes).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// The greatest series id that is named.
+    pub(super) fn max_id(&self) -> Option<u32> {
+        self.entries.iter().filter_map(|e| e.ids.max()).max()
     }
 
     /// Writes the file.
@@ -117,7 +129,7 @@ impl Tombstones {
             let ids: Vec<u32> = entry.ids.iter().collect();
             varint::put_id_runs(&mut out, &ids);
         }
-        let mut bytes = FILE_HEADER.to_vec();
+        let mut bytes = header::of(LETTERS, VERSION).to_vec();
         bytes.extend_from_slice(&crc32fast::hash(&out).to_le_bytes());
         bytes.extend_from_slice(&out);
         fs.create_dir_all(&root.join("state"))?;
@@ -126,7 +138,7 @@ impl Tombstones {
 }
 
 fn decode(bytes: &[u8]) -> Option<Tombstones> {
-    let mut input = bytes.strip_prefix(&FILE_HEADER)?;
+    let mut input = bytes.strip_prefix(&header::of(LETTERS, VERSION))?;
     let crc = varint::take_u32(&mut input)?;
     if crc32fast::hash(input) != crc {
         return None;

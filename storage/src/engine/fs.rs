@@ -36,6 +36,8 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     ///
     /// What the system says.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+    /// Whether there is a file or directory; no if that cannot be told.
+    fn exists(&self, path: &Path) -> bool;
     /// Names in a directory, sorted; empty if it does not exist.
     ///
     /// # Errors
@@ -72,7 +74,17 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     ///
     /// What the system says.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Locks a file, created if missing, until what is returned is dropped or
+    /// the process ends.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if another holds it; else what the system says.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>>;
 }
+
+/// A lock that is held.
+pub trait Lock: Send + Sync + fmt::Debug {}
 
 /// An open file.
 #[expect(clippy::len_without_is_empty, reason = "an empty file is no case of its own")]
@@ -172,6 +184,10 @@ impl FileSystem for Disk {
         fs::create_dir_all(path)
     }
 
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
+
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let entries = match fs::read_dir(path) {
             Ok(entries) => entries,
@@ -203,9 +219,21 @@ impl FileSystem for Disk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        fs::File::open(path)?.sync_all()
+        let here = Path::new(".");
+        fs::File::open(if path.as_os_str().is_empty() { here } else { path })?.sync_all()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Box::new(DiskFile(file))),
+            Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(fs::TryLockError::Error(e)) => Err(e),
+        }
     }
 }
+
+impl Lock for DiskFile {}
 
 impl File for DiskFile {
     fn append(&self, bytes: &[u8]) -> io::Result<()> {

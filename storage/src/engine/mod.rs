@@ -1,5 +1,6 @@
-//! Where do bytes live? The file system behind a seam, and how integers are
-//! written into files.
+//! Where do bytes live? The file system behind a seam, how files begin, and
+//! how integers are written into them.
 
 pub mod fs;
+pub(crate) mod header;
 pub(crate) mod varint;

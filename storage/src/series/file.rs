@@ -1,7 +1,7 @@
 //! How are series kept on disk?
 //!
 //! ```text
-//! series/<number>.series = "NXSR", u32 version (1), batches
+//! series/<number>.series = header "NXSR" version 1, batches
 //! batch    = u32 length of payload, u32 CRC-32 of payload, payload
 //! payload  = varint first symbol, varint symbols, per symbol varint length, text
 //!            varint first series, varint series, per series
@@ -19,26 +19,37 @@ use std::sync::Arc;
 use super::SeriesTable;
 use super::symbols::tag_of;
 use crate::engine::fs::{File, FileSystem, OpenMode};
-use crate::engine::varint;
+use crate::engine::{header, varint};
 
 /// Path relative to the data directory.
 pub(crate) const NAME: &str = "series/00000001.series";
-const FILE_HEADER: [u8; 8] = *b"NXSR\x01\0\0\0";
+const LETTERS: [u8; 4] = *b"NXSR";
+const VERSION: u8 = 1;
 /// Largest payload of a batch.
 const MAX_BATCH_BYTES: usize = 64 << 20;
 const MAX_LABELS: usize = 1 << 16;
+/// Most bytes that are hashed to find the good batch behind a damaged one.
+const MAX_SEARCH_BYTES: usize = 256 << 20;
 
 /// The file of series, open for appending.
 #[derive(Debug)]
 pub(crate) struct SeriesFile {
     file: Arc<dyn File>,
+    end: End,
+    /// Something may not be durable.
+    pub(crate) dirty: bool,
+    /// A sync failed: what is not durable is not known.
+    is_suspect: bool,
+    /// An append failed, so the file may be longer than `len`.
+    torn: bool,
+}
+
+/// Good bytes, and the symbols and series in them.
+#[derive(Debug, Clone, Copy, Default)]
+struct End {
     len: u64,
     symbols: u32,
     series: u32,
-    /// Something was appended since the last sync.
-    pub(crate) dirty: bool,
-    /// An append failed, so the file may be longer than `len`.
-    torn: bool,
 }
 
 /// What reading the file found.
@@ -46,8 +57,8 @@ pub(crate) struct SeriesFile {
 pub(crate) struct Loaded {
     /// Bytes at the end that are no batch.
     pub(crate) torn_bytes: u64,
-    /// The first damaged batch before others that are good, if any.
-    pub(crate) damaged_at: Option<u64>,
+    /// Offset and bytes of what is damaged before good batches.
+    pub(crate) damaged: Vec<(u64, u64)>,
 }
 
 impl SeriesFile {
@@ -62,54 +73,59 @@ impl SeriesFile {
         let file = fs.open(&path, OpenMode::Append)?;
         let len = file.len()?;
         let mut loaded = Loaded::default();
-        let mut good = FILE_HEADER.len() as u64;
+        let mut good = header::BYTES as u64;
+        let mut torn = false;
         if len < good {
             file.truncate(0)?;
-            file.append(&FILE_HEADER)?;
+            file.append(&header::of(LETTERS, VERSION))?;
         } else {
             let mut bytes = vec![0; len as usize];
             file.read_exact_at(&mut bytes, 0)?;
-            if bytes[..4] != FILE_HEADER[..4] {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "not a file of series"));
-            }
-            if bytes[..8] != FILE_HEADER {
-                return Err(io::Error::new(
-                    io::ErrorKind::Unsupported,
-                    "series of a newer version of narthex",
-                ));
+            match header::check(&bytes, LETTERS, VERSION) {
+                header::Found::Newer => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::Unsupported,
+                        "series of a newer version of narthex",
+                    ));
+                }
+                header::Found::Damaged => loaded.damaged.push((0, good)),
+                header::Found::Known => {}
             }
             // Some twenty bytes a series: growing step by step hashes thrice.
             table.slots.reserve(bytes.len() / 24);
             good = load(&bytes, table, &mut loaded);
-            if good < len {
-                loaded.torn_bytes = len - good;
-                file.truncate(good)?;
-            }
+            loaded.torn_bytes = len - good;
+            torn = good < len;
         }
-        let (symbols, series) = (table.symbols().len(), table.len());
-        Ok((Self { file, len: good, symbols, series, dirty: len < 8, torn: false }, loaded))
+        let end = End { len: good, symbols: table.symbols().len(), series: table.len() };
+        // Whoever was killed may not have synced.
+        Ok((Self { file, end, dirty: true, is_suspect: false, torn }, loaded))
+    }
+
+    /// Ids that the table skipped are never written.
+    pub(crate) fn skip_to(&mut self, table: &SeriesTable) {
+        self.end.series = self.end.series.max(table.len());
     }
 
     /// Appends what the table has and the file has not.
     pub(crate) fn append_new(&mut self, table: &SeriesTable) -> io::Result<()> {
-        while self.series < table.len() {
+        while self.end.series < table.len() {
             let mut out = vec![0; 8];
-            let end = self.encode_batch(table, &mut out);
+            let (symbols, series) = self.encode_batch(table, &mut out);
             let payload = &out[8..];
             let (len, crc) = (payload.len() as u32, crc32fast::hash(payload));
             out[..4].copy_from_slice(&len.to_le_bytes());
             out[4..8].copy_from_slice(&crc.to_le_bytes());
             if self.torn {
-                self.file.truncate(self.len)?;
+                self.file.truncate(self.end.len)?;
                 self.torn = false;
             }
             if let Err(e) = self.file.append(&out) {
                 self.torn = true;
                 return Err(e);
             }
-            self.len += out.len() as u64;
             self.dirty = true;
-            (self.symbols, self.series) = end;
+            self.end = End { len: self.end.len + out.len() as u64, symbols, series };
         }
         Ok(())
     }
@@ -117,23 +133,24 @@ impl SeriesFile {
     /// One batch of some thousand series; the symbols and series written then.
     fn encode_batch(&self, table: &SeriesTable, out: &mut Vec<u8>) -> (u32, u32) {
         const BATCH: u32 = 16 << 10;
-        let end = table.len().min(self.series.saturating_add(BATCH));
-        let mut symbols = self.symbols;
-        for id in self.series..end {
+        let end = table.len().min(self.end.series.saturating_add(BATCH));
+        let (first, first_symbol) = (self.end.series, self.end.symbols);
+        let mut symbols = first_symbol;
+        for id in first..end {
             for (name, value) in table.pairs(id) {
                 symbols = symbols.max(name + 1).max(value + 1);
             }
         }
-        varint::put(out, u64::from(self.symbols));
-        varint::put(out, u64::from(symbols - self.symbols));
-        for symbol in self.symbols..symbols {
+        varint::put(out, u64::from(first_symbol));
+        varint::put(out, u64::from(symbols - first_symbol));
+        for symbol in first_symbol..symbols {
             let text = table.symbols().get(symbol);
             varint::put(out, text.len() as u64);
             out.extend_from_slice(text.as_bytes());
         }
-        varint::put(out, u64::from(self.series));
-        varint::put(out, u64::from(end - self.series));
-        for id in self.series..end {
+        varint::put(out, u64::from(first));
+        varint::put(out, u64::from(end - first));
+        for id in first..end {
             let tag = tag_of(table.labels(id).stable_hash());
             out.extend_from_slice(&tag.to_le_bytes());
             varint::put(out, table.pairs(id).count() as u64);
@@ -142,50 +159,112 @@ impl SeriesFile {
         (symbols, end)
     }
 
-    /// Makes what was appended durable.
-    pub(crate) fn sync(&mut self) -> io::Result<()> {
+    /// Makes all series of the table durable. After a sync that failed the
+    /// whole file is written anew: syncing again would say nothing of what the
+    /// kernel gave up.
+    pub(crate) fn sync(
+        &mut self,
+        fs: &dyn FileSystem,
+        root: &Path,
+        table: &SeriesTable,
+    ) -> io::Result<()> {
+        if self.is_suspect {
+            return self.rewrite(fs, root, table);
+        }
+        self.append_new(table)?;
         if self.dirty {
-            self.file.sync()?;
+            self.file.sync().inspect_err(|_| self.is_suspect = true)?;
             self.dirty = false;
         }
         Ok(())
     }
 
+    #[cold]
+    fn rewrite(&mut self, fs: &dyn FileSystem, root: &Path, table: &SeriesTable) -> io::Result<()> {
+        let path = root.join(NAME);
+        let temporary = path.with_extension("tmp");
+        let file = fs.open(&temporary, OpenMode::Create)?;
+        file.append(&header::of(LETTERS, VERSION))?;
+        let end = End { len: header::BYTES as u64, ..End::default() };
+        let mut new = Self { file, end, dirty: true, is_suspect: false, torn: false };
+        new.append_new(table)?;
+        new.file.sync()?;
+        fs.rename(&temporary, &path)?;
+        // From here on the old file has no name.
+        *self = new;
+        self.is_suspect = true;
+        path.parent().map_or(Ok(()), |parent| fs.sync_dir(parent))?;
+        (self.is_suspect, self.dirty) = (false, false);
+        Ok(())
+    }
+
     /// Length in bytes.
     pub(crate) const fn len(&self) -> u64 {
-        self.len
+        self.end.len
     }
 }
 
-/// Reads all batches; says where the last good one ends.
+/// Reads all batches; says where the last good one ends. What is damaged is
+/// skipped up to the next that is good.
 fn load(bytes: &[u8], table: &mut SeriesTable, loaded: &mut Loaded) -> u64 {
-    let mut at = FILE_HEADER.len();
+    let mut at = header::BYTES;
     let mut good = at;
-    while let Some((payload, end)) = batch_at(bytes, at) {
-        let right = payload.filter(|p| load_batch(p, table).is_some());
-        if right.is_some() {
-            good = end;
+    while at < bytes.len() {
+        let end = match batch_at(bytes, at) {
+            Some((Some(payload), end)) => load_batch(payload, table).map(|()| end),
+            _ => None,
+        };
+        if let Some(end) = end {
+            if at > good {
+                loaded.damaged.push((good as u64, (at - good) as u64));
+            }
+            (at, good) = (end, end);
         } else {
-            loaded.damaged_at.get_or_insert(at as u64);
+            at = next_batch(bytes, at);
         }
-        at = end;
-    }
-    // Damage at the very end is a torn tail, which was never acknowledged.
-    if loaded.damaged_at.is_some_and(|d| d >= good as u64) {
-        loaded.damaged_at = None;
     }
     good as u64
+}
+
+/// Where a good batch begins, if the one at `at` is damaged: behind it, if its
+/// length is right, else anywhere.
+#[cold]
+fn next_batch(bytes: &[u8], at: usize) -> usize {
+    let is_good = |at: usize| matches!(batch_at(bytes, at), Some((Some(_), _)));
+    if let Some((None, end)) = batch_at(bytes, at)
+        && (end == bytes.len() || is_good(end))
+    {
+        return end;
+    }
+    // A start must end: checksums of so many bytes only.
+    let mut left = MAX_SEARCH_BYTES;
+    for at in at + 1..bytes.len() {
+        let Some(len) = batch_len(bytes, at) else { continue };
+        if is_good(at) {
+            return at;
+        }
+        left = left.saturating_sub(len);
+        if left == 0 {
+            break;
+        }
+    }
+    bytes.len()
+}
+
+/// The length of the payload at `at`, if it is in the file.
+fn batch_len(bytes: &[u8], at: usize) -> Option<usize> {
+    let len = varint::take_u32(&mut bytes.get(at..)?)? as usize;
+    // An empty batch would be found in any zeros.
+    let fits = len > 0 && len <= MAX_BATCH_BYTES && at + 8 + len <= bytes.len();
+    fits.then_some(len)
 }
 
 /// The payload of the batch at `at` if its checksum is right, and its end if
 /// that is in the file.
 fn batch_at(bytes: &[u8], at: usize) -> Option<(Option<&[u8]>, usize)> {
-    let mut input = bytes.get(at..)?;
-    let len = varint::take_u32(&mut input)? as usize;
+    let len = batch_len(bytes, at)?;
+    let mut input = &bytes[at + 4..];
     let crc = varint::take_u32(&mut input)?;
-    if len > MAX_BATCH_BYTES {
-        return None;
-    }
     let payload = input.get(..len)?;
     Some(((crc32fast::hash(payload) == crc).then_some(payload), at + 8 + len))
 }
@@ -197,8 +276,10 @@ fn load_batch(mut input: &[u8], table: &mut SeriesTable) -> Option<()> {
     if first > u64::from(u32::MAX - 1) || first < u64::from(table.symbols.len()) {
         return None;
     }
+    let mut are_some_lost = table.has_nameless;
     while u64::from(table.symbols.len()) < first {
         table.symbols.push("");
+        are_some_lost = true;
     }
     let count = varint::take_count(input)?;
     table.symbols.reserve(count);
@@ -212,6 +293,7 @@ fn load_batch(mut input: &[u8], table: &mut SeriesTable) -> Option<()> {
     }
     while u64::from(table.len()) < first {
         table.end_record(0);
+        table.has_nameless = true;
     }
     let count = varint::take_count(input)?;
     table.slots.reserve_more(count);
@@ -219,11 +301,18 @@ fn load_batch(mut input: &[u8], table: &mut SeriesTable) -> Option<()> {
         let tag = varint::take_u32(input)?;
         let labels = varint::take_at_most(input, MAX_LABELS)?;
         let record = *input;
+        let mut is_lost = false;
         for _ in 0..2 * labels {
             let symbol = varint::take(input)?;
             if symbol >= u64::from(table.symbols.len()) {
                 return None;
             }
+            is_lost |= are_some_lost && table.symbols.get(symbol as u32).is_empty();
+        }
+        if is_lost || labels == 0 {
+            // Part of its labels would make it another series.
+            table.skip_to(table.len() + 1);
+            continue;
         }
         table.records.extend_from_slice(&record[..record.len() - input.len()]);
         table.end_record(tag);
@@ -291,7 +380,7 @@ mod tests {
             let mut back = SeriesTable::default();
             let (_, loaded) = SeriesFile::open(&Disk, dir.path(), &mut back).expect("open");
             let lost = (0..30).filter(|&i| back.labels(i) != table.labels(i)).count();
-            assert!(loaded.damaged_at.is_some() || loaded.torn_bytes > 0, "byte {at}");
+            assert!(!loaded.damaged.is_empty() || loaded.torn_bytes > 0, "byte {at}");
             assert!(lost > 0, "byte {at}");
         }
     }

@@ -28,6 +28,7 @@ pub(crate) struct SeriesTable {
     /// Where the record of each series ends.
     ends: Vec<u32>,
     slots: HashSlots,
+    has_nameless: bool,
 }
 
 impl SeriesTable {
@@ -69,6 +70,20 @@ impl SeriesTable {
         id
     }
 
+    /// Gives ids below `len` to nobody, if they were not given: something names
+    /// them, but what labels they had is lost.
+    pub(crate) fn skip_to(&mut self, len: u32) {
+        while self.len() < len {
+            self.end_record(0);
+            self.has_nameless = true;
+        }
+    }
+
+    /// Whether some ids have no labels.
+    pub(crate) const fn has_nameless(&self) -> bool {
+        self.has_nameless
+    }
+
     /// The record of a series; empty if there is none.
     pub(crate) fn record(&self, id: u32) -> &[u8] {
         let i = id as usize;
@@ -85,8 +100,7 @@ impl SeriesTable {
     /// The labels of a series; empty if the id was never given.
     pub(crate) fn labels(&self, id: u32) -> Labels {
         let texts = self.pairs(id).map(|(n, v)| (self.symbols.get(n), self.symbols.get(v)));
-        // Symbols of a damaged batch are empty.
-        Labels::from_sorted(texts.filter(|(n, v)| !n.is_empty() && !v.is_empty()))
+        Labels::from_sorted(texts)
     }
 
     fn is(&self, id: u32, labels: &Labels) -> bool {
