@@ -169,6 +169,12 @@ const FIGURES: &[Figure] = &[
         "counter",
         |s| float(s.quarantined),
     ),
+    (
+        "narthex_storage_log_lags",
+        "Whether rows are in memory only, because the log cannot be written.",
+        "gauge",
+        |s| f64::from(u8::from(s.log_lags)),
+    ),
     ("narthex_storage_axes", "Open axes.", "gauge", |s| float(s.axes)),
 ];
 

@@ -282,6 +282,15 @@ fn open_storage(options: &Options, config: &Config) -> Result<Db, StartError> {
             .max_exemplars
             .and_then(|n| usize::try_from(n).ok())
             .unwrap_or(defaults.max_exemplars),
+        on_damage: Arc::new(|damage| {
+            tracing::warn!(
+                file = damage.file,
+                offset = damage.offset,
+                bytes = damage.bytes,
+                "damaged data is left out: {}",
+                damage.what
+            );
+        }),
         ..defaults
     })?;
     let replay = db.stats().replay;
