@@ -86,8 +86,7 @@ fn accept(api: &Api, headers: &HeaderMap, body: &[u8]) -> Result<u64, WriteError
     if size > MAX_REQUEST_BYTES {
         return Err(WriteError::TooLarge(size));
     }
-    let mut request = Vec::new();
-    request.resize(size, 0);
+    let mut request = vec![0; size];
     let size = snap::raw::Decoder::new().decompress(body, &mut request)?;
     let request = &request[..size];
     let now_ms = api.clock.now_ms();
