@@ -138,14 +138,25 @@ fn time(ms: Option<i64>) -> String {
     ms.map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), rfc3339)
 }
 
+/// Seconds as Go writes them: without a fraction if there is none.
+#[allow(clippy::cast_possible_truncation, reason = "checked")]
+fn seconds(seconds: f64) -> Value {
+    const EXACT: f64 = 9e15;
+    if seconds.fract() == 0.0 && seconds.abs() < EXACT {
+        json!(seconds as i64)
+    } else {
+        json!(seconds)
+    }
+}
+
 fn group_json(group: &GroupStatus, rules: &[&RuleStatus], exclude_alerts: bool) -> Value {
     json!({
         "name": group.name,
         "file": group.file,
         "rules": rules.iter().map(|rule| rule_json(rule, exclude_alerts)).collect::<Vec<_>>(),
-        "interval": group.interval_s,
+        "interval": seconds(group.interval_s),
         "limit": group.limit,
-        "evaluationTime": group.evaluation_s,
+        "evaluationTime": seconds(group.evaluation_s),
         "lastEvaluation": time(group.last_evaluation_ms),
     })
 }
@@ -160,8 +171,8 @@ fn rule_json(rule: &RuleStatus, exclude_alerts: bool) -> Value {
             put("state", json!(alerting.state.as_str()));
             put("name", json!(rule.name));
             put("query", json!(rule.query));
-            put("duration", json!(alerting.for_s));
-            put("keepFiringFor", json!(alerting.keep_firing_for_s));
+            put("duration", seconds(alerting.for_s));
+            put("keepFiringFor", seconds(alerting.keep_firing_for_s));
             put("labels", json!(map(&rule.labels)));
             put("annotations", json!(alerting.annotations));
             let shown = if exclude_alerts { &[][..] } else { &alerting.alerts };
@@ -179,7 +190,7 @@ fn rule_json(rule: &RuleStatus, exclude_alerts: bool) -> Value {
     if let Some(error) = &rule.last_error {
         put("lastError", json!(error));
     }
-    put("evaluationTime", json!(rule.evaluation_s));
+    put("evaluationTime", seconds(rule.evaluation_s));
     put("lastEvaluation", json!(time(rule.last_evaluation_ms)));
     put("type", json!(if rule.alerting.is_some() { "alerting" } else { "recording" }));
     Value::Object(out)

@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use narthex_query::ast::{Expr, ExprKind};
 use narthex_query::parse::ParseOptions;
 use narthex_storage::labels::Labels;
 
 use super::Subcommand;
+use super::kept_labels::kept_labels;
 use crate::rules::file::{
     FileOptions, RuleFile, RuleFileError, RuleSpec, SpecKind, parse_rules, read_rules,
 };
@@ -154,12 +154,12 @@ fn duplicates(file: &RuleFile, warnings: &mut Vec<String>) {
 /// Labels that a template asks for although the expression drops them.
 fn missing_labels(file: &RuleFile, group: &str, rule: &RuleSpec, warnings: &mut Vec<String>) {
     let SpecKind::Alert { annotations, .. } = &rule.kind else { return };
-    let Some(kept) = kept_labels(&rule.expr) else { return };
+    let kept = kept_labels(&rule.expr);
     let mut texts = annotations.iter().chain(&rule.labels);
     let mut told = Vec::new();
     for (_, text) in &mut texts {
         for name in used_labels(text) {
-            if !kept.iter().any(|label| *label == name) && !told.contains(&name) {
+            if !kept.may_have(&name) && !told.contains(&name) {
                 let (line, column) = rule.at;
                 warnings.push(format!(
                     "{}:{line}:{column}: group {group:?}, alert {:?}: a template uses \
@@ -169,30 +169,6 @@ fn missing_labels(file: &RuleFile, group: &str, rule: &RuleSpec, warnings: &mut 
                 told.push(name);
             }
         }
-    }
-}
-
-/// The only labels that a result can have, where the expression says so.
-fn kept_labels(expr: &Expr) -> Option<Vec<&str>> {
-    match &expr.kind {
-        ExprKind::Paren(inner) | ExprKind::Unary(_, inner) => kept_labels(inner),
-        ExprKind::Aggregate(aggregate) if !aggregate.grouping.without => {
-            use narthex_query::ast::AggregateOp::{Bottomk, CountValues, LimitRatio, Limitk, Topk};
-            match aggregate.op {
-                // These keep all labels, or add one.
-                Bottomk | CountValues | LimitRatio | Limitk | Topk => None,
-                _ => Some(aggregate.grouping.labels.iter().map(String::as_str).collect()),
-            }
-        }
-        ExprKind::Binary(binary) => {
-            let is_scalar = |e: &Expr| matches!(e.kind, ExprKind::Number(_));
-            match (is_scalar(&binary.lhs), is_scalar(&binary.rhs)) {
-                (true, false) => kept_labels(&binary.rhs),
-                (false, true) => kept_labels(&binary.lhs),
-                _ => None,
-            }
-        }
-        _ => None,
     }
 }
 

@@ -4,11 +4,13 @@
 //! subcommand is a file of this room with a [`Subcommand`], listed in
 //! [`GROUPS`] under the word that stands before it.
 
+mod backfill;
 mod check_config;
 mod check_metrics;
 mod check_rules;
 pub mod features;
 pub mod flags;
+mod kept_labels;
 pub mod options;
 mod promql_format;
 mod test_promql;
@@ -40,6 +42,7 @@ const GROUPS: &[(&str, &str, &[Subcommand])] = &[
         &[check_config::SUBCOMMAND, check_metrics::SUBCOMMAND, check_rules::SUBCOMMAND],
     ),
     ("promql", "Work with queries", &[promql_format::SUBCOMMAND]),
+    ("rules", "Work with rules", &[backfill::SUBCOMMAND]),
     ("test", "Run tests written down in files", &[test_promql::SUBCOMMAND, test_rules::SUBCOMMAND]),
 ];
 

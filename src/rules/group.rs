@@ -17,6 +17,7 @@ use super::context::Context;
 use super::file::GroupSpec;
 use super::metrics::seconds;
 use super::rule::{self, ALERT_NAME, Rule, RuleKind};
+use super::slot;
 use super::status::{AlertStatus, AlertingStatus, GroupStatus, RuleHealth, RuleStatus};
 use crate::notify;
 
@@ -36,8 +37,8 @@ pub struct Group {
     pub(super) file: String,
     pub(super) key: String,
     pub(super) interval_ms: i64,
-    query_offset_ms: Option<i64>,
-    limit: usize,
+    pub(super) query_offset_ms: Option<i64>,
+    pub(super) limit: usize,
     pub(super) rules: Vec<Rule>,
     /// As many as rules.
     states: Vec<Mutex<RuleState>>,
@@ -138,9 +139,7 @@ impl Group {
     /// same in every process, different between groups.
     #[must_use]
     pub fn slot_ms(&self) -> i64 {
-        let hash = xxhash_rust::xxh3::xxh3_64(self.key.as_bytes());
-        let interval = self.interval_ms.unsigned_abs();
-        i64::try_from(hash % interval).unwrap_or(0)
+        slot::offset_ms(&self.file, &self.name, self.interval_ms)
     }
 
     pub(super) fn state(&self, rule: usize) -> MutexGuard<'_, RuleState> {
@@ -165,7 +164,7 @@ impl Group {
         self.query_offset_ms.unwrap_or(context.query_offset_ms)
     }
 
-    fn source(&self) -> SourceId {
+    pub(super) fn source(&self) -> SourceId {
         SourceId(xxhash_rust::xxh3::xxh3_64(self.key.as_bytes()))
     }
 
@@ -475,7 +474,10 @@ impl Group {
     }
 }
 
-fn append(appender: &mut dyn Appender, sample: &VectorSample) -> Result<(), AppendError> {
+pub(super) fn append(
+    appender: &mut dyn Appender,
+    sample: &VectorSample,
+) -> Result<(), AppendError> {
     let series = appender.series(&sample.labels)?;
     match &sample.value {
         Value::Float(value) => appender.append(series, sample.timestamp_ms, 0, *value),
@@ -485,7 +487,7 @@ fn append(appender: &mut dyn Appender, sample: &VectorSample) -> Result<(), Appe
     }
 }
 
-fn mark_stale(
+pub(super) fn mark_stale(
     appender: &mut dyn Appender,
     labels: &Labels,
     time_ms: i64,

@@ -112,7 +112,8 @@ struct State {
     settings: Option<Settings>,
     /// Rules that come from elsewhere than files.
     objects: Vec<RuleFile>,
-    restored: bool,
+    /// Groups that ran in this process: they need nothing from before it.
+    known: BTreeSet<String>,
     is_stopped: bool,
 }
 
@@ -285,19 +286,19 @@ impl Manager {
             query_offset_ms: settings.query_offset_ms,
             ..self.base.clone()
         });
-        let (mut before, is_first) = {
+        let (mut before, mut known) = {
             let mut state = self.state();
             if state.is_stopped {
                 return Ok(());
             }
-            let is_first = !std::mem::replace(&mut state.restored, true);
             state.settings = Some(settings.clone());
             state.objects = objects;
-            (std::mem::take(&mut state.running), is_first)
+            (std::mem::take(&mut state.running), std::mem::take(&mut state.known))
         };
         let mut running = BTreeMap::new();
         for group in groups {
             let key = group.key().to_owned();
+            let is_first = known.insert(key.clone());
             let old = before.remove(&key);
             let unchanged = old.as_ref().is_some_and(|old| {
                 old.group.is_same(&group)
@@ -314,7 +315,8 @@ impl Manager {
                     let _ = old.task.await;
                     group.take_over(&old.group);
                 }
-                None => self.restore(&group, is_first, &settings),
+                None if is_first => self.restore(&group, &settings),
+                None => {}
             }
             context.metrics.add_group(&key, group.interval_ms(), group.rules().len());
             let started = self.start(Arc::new(group), context.clone(), &settings, is_first);
@@ -325,16 +327,15 @@ impl Manager {
             let _ = old.task.await;
             self.forget(&key, old.group, context.clone());
         }
-        self.state().running = running;
+        let mut state = self.state();
+        state.running = running;
+        state.known = known;
         Ok(())
     }
 
     /// Puts the alerts back that were there before the process started.
-    fn restore(&self, group: &Group, is_first: bool, settings: &Settings) {
+    fn restore(&self, group: &Group, settings: &Settings) {
         let Some(store) = &self.shared.store else { return };
-        if !is_first {
-            return;
-        }
         let now_ms = now_ms();
         match store.load(group, now_ms, self.base.outage_tolerance_ms) {
             Ok(true) => group.hold_until(now_ms.saturating_add(settings.grace_ms)),
@@ -431,7 +432,7 @@ struct Runner {
     shared: Arc<Shared>,
     stop: CancellationToken,
     grace_ms: i64,
-    /// These are the first rules of the process: look what was before.
+    /// It runs for the first time in this process: look what was before.
     is_first: bool,
 }
 

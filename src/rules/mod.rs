@@ -11,6 +11,7 @@
 //! and the state files, and those agree.
 
 mod alert;
+mod backfill;
 mod batch;
 mod catch_up;
 mod context;
@@ -21,6 +22,7 @@ mod metrics;
 mod restore;
 mod rule;
 mod schedule;
+mod slot;
 mod state_file;
 pub mod status;
 
@@ -28,6 +30,7 @@ pub mod status;
 mod tests;
 
 pub use alert::{Alert, AlertState};
+pub use backfill::{Backfill, Filled};
 pub use batch::Permits;
 pub use context::{Context, EngineQuery, Query};
 pub use group::{Evaluated, Group, GroupOptions};

@@ -399,3 +399,28 @@ fn slots_differ_between_groups_and_not_between_processes() {
         (0..100).map(|i| named(&format!("g{i}")) / 1000).collect();
     assert!(slots.len() > 40, "{} of 60 seconds are used", slots.len());
 }
+
+#[test]
+fn a_clock_that_jumps_either_way_resolves_nothing_and_repeats_nothing() {
+    let day_ms = 86_400_000;
+    for jump_ms in [day_ms, -day_ms] {
+        let (bench, group) = (bench(), group(DOWN));
+        let start = 2 * day_ms / MINUTE;
+        let firing = run(&bench, &group, start..start + 3, &[0.0; 3]);
+        assert_eq!(firing[2], format!("{} firing sent", start + 2));
+        let before = group.alerts(0);
+        group.shift(jump_ms);
+        let now_ms = (start + 2) * MINUTE + jump_ms;
+        group.hold_until(now_ms + 2 * MINUTE);
+        // No data around the new time, as nothing was scraped since.
+        for second in [1, 15, 30] {
+            group.evaluate(now_ms + second * 1_000, &bench.context);
+        }
+        assert!(bench.sent.take().is_empty(), "jump of {jump_ms}");
+        let after = group.alerts(0);
+        assert_eq!(after.len(), 1);
+        assert_eq!(after[0].state, AlertState::Firing);
+        assert_eq!(after[0].active_at_ms, before[0].active_at_ms + jump_ms);
+        assert_eq!(after[0].last_sent_ms, before[0].last_sent_ms.map(|ms| ms + jump_ms));
+    }
+}

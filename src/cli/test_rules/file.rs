@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use narthex_storage::labels::Labels;
 
+use crate::api::parse_time_ms;
 use crate::config::glob::glob;
 use crate::config::yaml::{self, Entry, Node, Position, Value};
 use crate::template::{duration, quote};
@@ -24,6 +25,9 @@ pub(super) struct TestFile {
 pub(super) struct Test {
     pub(super) name: String,
     pub(super) interval_ms: i64,
+    /// `start_timestamp`: when the first sample and evaluation are; times in
+    /// tests count from there.
+    pub(super) start_ms: i64,
     /// Series and values, in the notation of test scripts.
     pub(super) input_series: Vec<(String, String)>,
     pub(super) alert_tests: Vec<AlertTest>,
@@ -140,6 +144,14 @@ impl Reader<'_> {
         })
     }
 
+    fn time_ms(&mut self, node: &Node) -> i64 {
+        let text = self.text(node);
+        parse_time_ms(&text).unwrap_or_else(|| {
+            self.error(node.at, format!("{} is not a time", quote(&text)));
+            0
+        })
+    }
+
     fn number(&mut self, node: &Node) -> f64 {
         let text = self.text(node);
         let number = match text.trim_start_matches('+').to_ascii_lowercase().as_str() {
@@ -204,6 +216,7 @@ impl Reader<'_> {
             match entry.key.as_str() {
                 "name" => test.name = self.text(value),
                 "interval" => test.interval_ms = self.duration_ms(value),
+                "start_timestamp" => test.start_ms = self.time_ms(value),
                 "input_series" => {
                     test.input_series = self.items(value).iter().map(|n| self.series(n)).collect();
                 }

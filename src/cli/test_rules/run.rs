@@ -35,6 +35,7 @@ struct Bench {
     context: Context,
     inputs: Vec<Input>,
     interval_ms: i64,
+    start_ms: i64,
 }
 
 /// Runs a test; what is wrong comes back.
@@ -61,7 +62,7 @@ pub(super) fn run(file: &TestFile, test: &Test, options: &TestOptions) -> Vec<St
         }
         let mut errors = Vec::new();
         for group in &groups {
-            group.evaluate(at_ms, &bench.context);
+            group.evaluate(test.start_ms.saturating_add(at_ms), &bench.context);
             errors.extend(group.errors().into_iter().map(|(rule, error)| {
                 format!("    rule: {rule}, time: {}, err: {error}", go_duration(at_ms))
             }));
@@ -77,7 +78,7 @@ pub(super) fn run(file: &TestFile, test: &Test, options: &TestOptions) -> Vec<St
         at_ms += interval_ms;
     }
     for expr in &test.expr_tests {
-        failures.extend(check_expr(expr, &bench.context, file.fuzzy_compare));
+        failures.extend(check_expr(expr, test.start_ms, &bench.context, file.fuzzy_compare));
     }
     failures
 }
@@ -146,10 +147,17 @@ impl Bench {
             concurrent_rules: None,
             metrics: RuleMetrics::default(),
         };
-        Ok(Self { storage, context, inputs, interval_ms: test.interval_ms })
+        Ok(Self {
+            storage,
+            context,
+            inputs,
+            interval_ms: test.interval_ms,
+            start_ms: test.start_ms,
+        })
     }
 
-    /// Stores all samples up to `until_ms` that are not there yet.
+    /// Stores all samples up to `until_ms` after the start that are not there
+    /// yet.
     fn load_until(&mut self, until_ms: i64) -> Result<(), String> {
         let mut appender = self.storage.appender(SourceId(0), SyncClass::Scrape);
         let mut error = None;
@@ -163,6 +171,7 @@ impl Bench {
                     break;
                 }
                 input.next += 1;
+                let time_ms = self.start_ms.saturating_add(time_ms);
                 let appended = match value {
                     SequenceValue::Omitted => Ok(()),
                     SequenceValue::Float(value) => appender.append(series, time_ms, 0, *value),
@@ -266,10 +275,10 @@ struct Shown {
     histogram: Option<Histogram>,
 }
 
-fn check_expr(test: &ExprTest, context: &Context, fuzzy: bool) -> Option<String> {
+fn check_expr(test: &ExprTest, start_ms: i64, context: &Context, fuzzy: bool) -> Option<String> {
     let time = format_ms(test.eval_time_ms);
     let head = format!("    expr: {}, time: {time},", quote(&test.expr));
-    let result = match context.query.text(&test.expr, test.eval_time_ms) {
+    let result = match context.query.text(&test.expr, start_ms.saturating_add(test.eval_time_ms)) {
         Ok(result) => result,
         Err(error) => return Some(format!("{head} err: {error}")),
     };

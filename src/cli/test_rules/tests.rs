@@ -35,6 +35,27 @@ fn only_tests_that_match_are_run() {
 }
 
 #[test]
+fn time_may_start_elsewhere() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("t.yml");
+    let text = |start: &str| {
+        format!(
+            "tests:\n- start_timestamp: {start}\n  input_series: [{{series: x, values: '1 2 3'}}]\n  \
+             promql_expr_test:\n  - {{expr: 'timestamp(x)', eval_time: 2m, exp_samples: \
+             [{{labels: '{{}}', value: 1609459320}}]}}\n"
+        )
+    };
+    for start in ["1609459200", "2021-01-01T00:00:00Z"] {
+        std::fs::write(&path, text(start)).unwrap();
+        let suite = test_file(&path, &TestOptions::default());
+        assert_eq!(suite.errors().collect::<Vec<_>>(), Vec::<&String>::new(), "{start}");
+    }
+    std::fs::write(&path, text("soon")).unwrap();
+    let suite = test_file(&path, &TestOptions::default());
+    assert!(suite.errors().next().unwrap().ends_with(":2:20: \"soon\" is not a time"), "{suite:?}");
+}
+
+#[test]
 fn files_that_cannot_be_read_name_the_place() {
     for (text, expected) in [
         ("tests: [{wrong: 1}]", "f:1:10: field wrong not found in a test"),
