@@ -6,7 +6,7 @@
 //! other queries, or where the data lie.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use narthex_storage::read::Queryable;
@@ -34,7 +34,8 @@ pub struct EngineOptions {
     pub max_bytes: usize,
     /// How long a query may take.
     pub timeout: Option<Duration>,
-    /// The step of subqueries without one, in milliseconds.
+    /// The step of subqueries without one, in milliseconds, until
+    /// [`Engine::set_default_subquery_step`] changes it.
     pub default_subquery_step_ms: i64,
     /// Metric names are dropped at the end of the query, not at each function
     /// (feature `promql-delayed-name-removal`).
@@ -105,16 +106,31 @@ const HIGH: usize = 48;
 const STACK_BYTES: usize = 256 << 20;
 
 /// Evaluates expressions.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Engine {
     options: EngineOptions,
+    /// Shared by clones: it follows the configuration.
+    subquery_step_ms: Arc<AtomicI64>,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self::new(EngineOptions::default())
+    }
 }
 
 impl Engine {
     /// An engine with these settings.
     #[must_use]
     pub fn new(options: EngineOptions) -> Self {
-        Self { options }
+        let subquery_step_ms = Arc::new(AtomicI64::new(options.default_subquery_step_ms));
+        Self { options, subquery_step_ms }
+    }
+
+    /// From now on, subqueries without a step have this one, in milliseconds;
+    /// at least 1. Prometheus takes the global evaluation interval.
+    pub fn set_default_subquery_step(&self, step_ms: i64) {
+        self.subquery_step_ms.store(step_ms.max(1), Ordering::Relaxed);
     }
 
     /// The settings.
@@ -217,7 +233,7 @@ impl Engine {
                 start_ms: query.frame.start_ms,
                 end_ms: query.end_ms,
                 step_ms: query.step_ms,
-                default_subquery_step_ms: self.options.default_subquery_step_ms,
+                default_subquery_step_ms: self.subquery_step_ms.load(Ordering::Relaxed),
                 type_labels: self.options.type_and_unit_labels,
             },
         )?;
@@ -433,6 +449,23 @@ mod tests {
         let QueryValue::Matrix(matrix) = result.value else { panic!() };
         let times: Vec<i64> = matrix[0].floats.iter().map(|p| p.0).collect();
         assert_eq!(times, [60_000, 120_000, 180_000, 240_000, 300_000]);
+    }
+
+    #[test]
+    fn subqueries_without_a_step_follow_the_configuration() {
+        let text = "count_over_time(cpu_total{cpu=\"0\"}[5m:])";
+        let expr = parse(text, &ParseOptions::default()).unwrap();
+        let engine = Engine::default();
+        let count = |engine: &Engine| {
+            let options = QueryOptions::default();
+            match engine.instant(&storage(), &expr, text, 300_000, &options).unwrap().value {
+                QueryValue::Vector(vector) => vector[0].value.clone(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(count(&engine), Value::Float(5.0));
+        engine.clone().set_default_subquery_step(30_000);
+        assert_eq!(count(&engine), Value::Float(10.0));
     }
 
     #[test]

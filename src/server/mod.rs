@@ -157,6 +157,7 @@ async fn serve(options: Options) -> Result<(), StartError> {
         scrape: Arc::clone(&scrape),
         rules: Arc::clone(&rules),
         notifier: Arc::clone(&notifier),
+        engine: Arc::clone(&engine),
     };
     let reloader = Reloader::new(
         Arc::clone(&options),

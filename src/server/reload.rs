@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use narthex_query::engine::Engine;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,8 @@ pub struct Rooms {
     pub rules: Arc<rules::Manager>,
     /// Alertmanagers.
     pub notifier: Arc<notify::Manager>,
+    /// Queries.
+    pub engine: Arc<Engine>,
 }
 
 /// Puts configurations in force, one at a time.
@@ -160,7 +163,9 @@ impl Reloader {
         let wanted = self.objects.wanted(config, &self.discovery);
         // Rules first: of all parts they are most often wrong, and a wrong
         // one changes nothing.
-        let Rooms { scrape, rules, notifier } = &self.rooms;
+        let Rooms { scrape, rules, notifier, engine } = &self.rooms;
+        let interval = config.global.evaluation_interval;
+        engine.set_default_subquery_step(i64::try_from(interval.as_millis()).unwrap_or(i64::MAX));
         rules.apply(config).await.map_err(|e| e.to_string())?;
         rules.apply_objects(wanted.rules).await.map_err(|e| e.to_string())?;
         let mut config = config.clone();
