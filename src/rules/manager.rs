@@ -114,6 +114,10 @@ struct State {
     objects: Vec<RuleFile>,
     /// Groups that ran in this process: they need nothing from before it.
     known: BTreeSet<String>,
+    /// The first configuration, and the first objects, were applied: what is
+    /// new from then on was not there before the process.
+    has_files: bool,
+    has_objects: bool,
     is_stopped: bool,
 }
 
@@ -286,14 +290,17 @@ impl Manager {
             query_offset_ms: settings.query_offset_ms,
             ..self.base.clone()
         });
-        let (mut before, mut known) = {
+        let (mut before, mut known, is_start) = {
             let mut state = self.state();
             if state.is_stopped {
                 return Ok(());
             }
+            let is_start = !state.has_files || (!state.has_objects && !objects.is_empty());
+            state.has_files = true;
+            state.has_objects |= !objects.is_empty();
             state.settings = Some(settings.clone());
             state.objects = objects;
-            (std::mem::take(&mut state.running), std::mem::take(&mut state.known))
+            (std::mem::take(&mut state.running), std::mem::take(&mut state.known), is_start)
         };
         let mut running = BTreeMap::new();
         for group in groups {
@@ -315,7 +322,7 @@ impl Manager {
                     let _ = old.task.await;
                     group.take_over(&old.group);
                 }
-                None if is_first => self.restore(&group, &settings),
+                None if is_first => self.restore(&group, is_start, &settings),
                 None => {}
             }
             context.metrics.add_group(&key, group.interval_ms(), group.rules().len());
@@ -334,12 +341,12 @@ impl Manager {
     }
 
     /// Puts the alerts back that were there before the process started.
-    fn restore(&self, group: &Group, settings: &Settings) {
+    fn restore(&self, group: &Group, is_start: bool, settings: &Settings) {
         let Some(store) = &self.shared.store else { return };
         let now_ms = now_ms();
         match store.load(group, now_ms, self.base.outage_tolerance_ms) {
             Ok(true) => group.hold_until(now_ms.saturating_add(settings.grace_ms)),
-            Ok(false) if self.shared.from_series => group.await_series(),
+            Ok(false) if is_start && self.shared.from_series => group.await_series(),
             Ok(false) => {}
             Err(error) => {
                 tracing::error!(group = group.key(), %error, "cannot read the state of alerts");

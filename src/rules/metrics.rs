@@ -113,7 +113,7 @@ impl RuleMetrics {
             ),
             (
                 "prometheus_rule_group_last_rule_duration_sum_seconds",
-                "The sum of time in seconds it took to evaluate each rule in the group regardless of concurrency.",
+                "The sum of time in seconds it took to evaluate each rule in the group regardless of concurrency. This should be higher than the group duration if rules are evaluated concurrently.",
                 &all.last_rule_duration_sum,
             ),
             (
