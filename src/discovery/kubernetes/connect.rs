@@ -100,7 +100,9 @@ pub fn in_cluster(
 
 fn by_url(url: &str, http: &HttpClientConfig) -> Result<kube::Client, ConnectError> {
     let base = parse_url(url)?;
-    let client = HttpClient::new(http)?;
+    // A connection for each watch: on one that they shared, all of them, and
+    // every new request, would wait for ever once it is dead.
+    let client = HttpClient::new(&HttpClientConfig { enable_http2: false, ..http.clone() })?;
     let service = tower::service_fn(move |request: http::Request<Body>| {
         let (client, base) = (client.clone(), base.clone());
         async move { send(&client, &base, request).await }

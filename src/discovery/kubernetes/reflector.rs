@@ -41,8 +41,9 @@ const MAX_OBJECTS: usize = 1_000_000;
 /// watches do not end together.
 const WATCH_S: u32 = 300;
 
-/// A watch is dead if it outlives what was asked for by this.
-const WATCH_MARGIN: Duration = Duration::from_secs(15);
+/// The longest silence of a watch before it is asked for again: its connection
+/// may be dead, and servers send a bookmark about every minute.
+const WATCH_SILENCE: Duration = Duration::from_secs(150);
 
 /// The longest silence within a streamed list.
 const STREAM_SILENCE: Duration = Duration::from_secs(10);
@@ -96,7 +97,10 @@ pub enum WatchError {
 
 impl From<kube::Error> for WatchError {
     fn from(error: kube::Error) -> Self {
-        Self::Transport(Box::new(error))
+        match error {
+            kube::Error::Api(status) => Self::of_status(*status),
+            other => Self::Transport(Box::new(other)),
+        }
     }
 }
 
@@ -176,6 +180,7 @@ pub struct Server {
     /// The longest silence within a streamed list: servers that do not know
     /// such lists never end them.
     stream_silence: Duration,
+    watch_silence: Duration,
     knows_no_streams: AtomicBool,
 }
 
@@ -187,14 +192,21 @@ impl Server {
             client,
             clock: Clock::real(),
             stream_silence: STREAM_SILENCE,
+            watch_silence: WATCH_SILENCE,
             knows_no_streams: AtomicBool::new(false),
         }
     }
 
-    /// The same with another clock, and another patience for streamed lists.
+    /// The same with another clock, and other patience with streamed lists and
+    /// watches.
     #[must_use]
-    pub fn with_clock(self, clock: Clock, stream_silence: Duration) -> Self {
-        Self { clock, stream_silence, ..self }
+    pub fn with_clock(
+        self,
+        clock: Clock,
+        stream_silence: Duration,
+        watch_silence: Duration,
+    ) -> Self {
+        Self { clock, stream_silence, watch_silence, ..self }
     }
 
     /// The client.
@@ -443,18 +455,16 @@ impl<'a> Reflector<'a> {
         if initial.is_none() {
             sink.answered();
         }
-        let dead = started + Duration::from_secs(u64::from(seconds)) + WATCH_MARGIN;
         let mut lines = Lines::new(body);
         let mut was_silent = true;
         loop {
             let patience = match &initial {
                 Some(_) => self.server.stream_silence,
-                None => dead.saturating_duration_since(Instant::now()),
+                None => self.server.watch_silence,
             };
             let line = match timeout(patience, lines.next()).await {
                 Ok(Some(line)) => line?,
                 Err(_) if initial.is_some() => return Err(WatchError::NoInitialEnd),
-                // The connection is dead, or the server forgot the end.
                 Err(_) => return Ok(()),
                 Ok(None) => break,
             };

@@ -41,10 +41,10 @@ struct Setup {
 
 impl Setup {
     fn new() -> Self {
-        Self::with(FakeApi::new())
+        Self::with(FakeApi::new(), DEADLINE)
     }
 
-    fn with(fake: Arc<FakeApi>) -> Self {
+    fn with(fake: Arc<FakeApi>, watch_silence: Duration) -> Self {
         let server = Arc::clone(&fake);
         let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
             let (fake, uri) = (Arc::clone(&server), request.uri().to_string());
@@ -64,7 +64,8 @@ impl Setup {
             }),
         };
         let client = kube::Client::new(service, "default");
-        let server = Server::new(client).with_clock(clock, Duration::from_millis(200));
+        let server = Server::new(client);
+        let server = server.with_clock(clock, Duration::from_millis(200), watch_silence);
         let health = Health::new("test".to_owned());
         let watched = Arc::new(Watched { server, health });
         let metrics = WatchMetrics::unregistered();
@@ -374,6 +375,20 @@ async fn a_watch_that_ends_at_once_is_not_repeated_without_a_pause() {
     setup.put("b", "127.0.0.2");
     until(&store, |ips| ips.len() == 2).await;
     assert!(setup.passed() > Duration::from_secs(60), "{:?}", setup.passed());
+}
+
+#[tokio::test]
+async fn a_watch_that_is_silent_is_asked_for_again_and_nothing_else_happens() {
+    let setup = Setup::with(FakeApi::new(), Duration::from_millis(20));
+    setup.put("a", "127.0.0.1");
+    let store = setup.pods();
+    until(&store, |ips| ips.len() == 1).await;
+    let version = *store.changes().borrow();
+    until_true("watches", || setup.fake.count(&["watch=true", "resourceVersion="]) >= 4).await;
+    assert_eq!(setup.fake.count(&["limit=500"]), 1);
+    assert_eq!((*store.changes().borrow(), setup.metrics.failures.get()), (version, 0));
+    setup.put("b", "127.0.0.2");
+    until(&store, |ips| ips.len() == 2).await;
 }
 
 #[tokio::test]

@@ -26,16 +26,21 @@ use super::{
 use crate::config::{
     self, GlobalConfig, LabelSelector, ObjectSelector, OperatorConfig, ScrapeConfig,
 };
+use crate::discovery::kubernetes::backoff::{Backoff, Clock};
 use crate::discovery::kubernetes::cache::Kind;
 use crate::discovery::kubernetes::cluster::{Access, Cluster, Clusters};
 use crate::discovery::kubernetes::connect::SERVICE_ACCOUNT;
 use crate::discovery::kubernetes::object::{Object as _, Owner};
 use crate::discovery::kubernetes::provider::NAMESPACES;
 use crate::discovery::kubernetes::raw::Raw;
+use crate::discovery::kubernetes::reflector::WatchError;
 use crate::discovery::kubernetes::scope::{Resource, Scope};
 use crate::discovery::kubernetes::watch::{Store, WatchMetrics, Watched};
 
 const GROUP: &str = "monitoring.coreos.com";
+
+/// How the question which kinds there are is called where it fails.
+const KINDS_ASKED: &str = "the kinds of monitoring.coreos.com";
 
 /// The longest wait for an answer to a single question.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -143,6 +148,7 @@ async fn run(
         texts: BTreeMap::new(),
         left_out: BTreeSet::new(),
     };
+    let (mut backoff, clock) = (Backoff::default(), Clock::real());
     let mut look_again = tokio::time::interval(timing.look_again);
     look_again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut changes: Vec<watch::Receiver<u64>> = Vec::new();
@@ -150,8 +156,17 @@ async fn run(
         tokio::select! {
             _ = look_again.tick() => {
                 let known = following.stores.len();
-                if !following.follow_kinds().await {
-                    continue;
+                let asked = following.follow_kinds().await;
+                match asked {
+                    Ok(()) => watched.health.answered(KINDS_ASKED, metrics),
+                    Err(error) => {
+                        watched.health.failed(KINDS_ASKED, &error, metrics);
+                        let pause = backoff.pause((clock.now)(), None);
+                        look_again.reset_after(pause.min(timing.look_again));
+                        if following.stores.is_empty() {
+                            continue;
+                        }
+                    }
                 }
                 if following.stores.len() > known || changes.is_empty() {
                     changes = following.changes(timing.patience).await;
@@ -218,31 +233,26 @@ struct Following<'a> {
 }
 
 impl Following<'_> {
-    /// Follows the kinds that the server has by now; `false` if it could not
-    /// be asked. A kind that is missing is no error: it may come.
-    async fn follow_kinds(&mut self) -> bool {
+    /// Follows the kinds that the server has by now. A kind that is missing is
+    /// no error: it may come.
+    async fn follow_kinds(&mut self) -> Result<(), WatchError> {
         if self.stores.len() == KINDS.len() {
-            return true;
+            return Ok(());
         }
         let mut known = BTreeSet::new();
         for version in ["v1", "v1alpha1"] {
             let listed = format!("{GROUP}/{version}");
             let client = self.watched.server.client();
             let asked = client.list_api_group_resources(&listed);
-            let Ok(answer) = tokio::time::timeout(ANSWER_TIMEOUT, asked).await else {
-                self.metrics.failures.inc();
-                return !self.stores.is_empty();
-            };
-            match answer {
+            match tokio::time::timeout(ANSWER_TIMEOUT, asked)
+                .await
+                .map_err(|_| WatchError::Silence)?
+            {
                 Ok(list) => {
                     known.extend(list.resources.into_iter().map(|r| (version, r.name)));
                 }
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => {
-                    self.metrics.failures.inc();
-                    tracing::warn!(%error, "operator: what the server has is not known");
-                    return !self.stores.is_empty();
-                }
+                Err(error) => return Err(WatchError::from(error)),
             }
         }
         for (i, kind) in KINDS.into_iter().enumerate() {
@@ -252,7 +262,7 @@ impl Following<'_> {
                 self.stores.entry(i).or_insert_with(follow);
             }
         }
-        true
+        Ok(())
     }
 
     /// The changes of all stores, once each has its first complete list. One

@@ -166,3 +166,14 @@ async fn a_secret_stays_as_it_was_while_the_server_is_away() {
     assert!(!wanted.has_changed().expect("here"), "nothing changes");
     assert_eq!(**wanted.borrow().as_ref().expect("there"), *before);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_does_not_answer_at_the_start_is_asked_again_soon() {
+    use crate::discovery::kubernetes::fake::Fault;
+    let fake = FakeApi::new();
+    fake.put(MONITORS, "shop", "a", monitor(&json!({}), &json!({"port": "m"})));
+    fake.fault("monitoring.coreos.com", Fault::Status(503), 4);
+    let mut wanted = start(&fake, "").await;
+    let first = until(&mut wanted, |w| !w.scrape_configs.is_empty()).await;
+    assert_eq!(pools(&first), ["serviceMonitor/shop/a/0"]);
+}
