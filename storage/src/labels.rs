@@ -1,5 +1,6 @@
 //! Labels, label sets and matchers: how series are named and found.
 
+use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
@@ -83,10 +84,14 @@ impl Labels {
     /// The labels for which `keep` holds of the name's bytes.
     fn filtered(&self, keep: impl Fn(&[u8]) -> bool) -> Self {
         let mut bytes = Vec::with_capacity(self.0.len());
-        for pair in self.pairs().filter(|p| keep(p.name)) {
-            bytes.extend_from_slice(pair.whole);
-        }
+        self.push_filtered(keep, &mut bytes);
         if bytes.len() == self.0.len() { self.clone() } else { Self(bytes.into()) }
+    }
+
+    fn push_filtered(&self, keep: impl Fn(&[u8]) -> bool, out: &mut Vec<u8>) {
+        for pair in self.pairs().filter(|p| keep(p.name)) {
+            out.extend_from_slice(pair.whole);
+        }
     }
 
     /// The metric name, if there is one.
@@ -133,10 +138,29 @@ impl Labels {
         self.filtered(|n| !names.iter().any(|k| k.as_ref().as_bytes() == n))
     }
 
+    /// Appends the bytes of what [`Labels::keep`] gives; see
+    /// [`Labels::as_bytes`]. A map by label sets finds its entry by them.
+    pub fn push_kept(&self, names: &[impl AsRef<str>], out: &mut Vec<u8>) {
+        self.push_filtered(|n| names.iter().any(|k| k.as_ref().as_bytes() == n), out);
+    }
+
+    /// Appends the bytes of what [`Labels::drop`] gives, as
+    /// [`Labels::push_kept`].
+    pub fn push_undropped(&self, names: &[impl AsRef<str>], out: &mut Vec<u8>) {
+        self.push_filtered(|n| !names.iter().any(|k| k.as_ref().as_bytes() == n), out);
+    }
+
     /// A builder that starts with these labels.
     #[must_use]
     pub fn to_builder(&self) -> LabelsBuilder {
         LabelsBuilder { pairs: self.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect() }
+    }
+}
+
+impl Borrow<[u8]> for Labels {
+    /// [`Labels::as_bytes`]: equal and hashed as the set is.
+    fn borrow(&self) -> &[u8] {
+        &self.0
     }
 }
 

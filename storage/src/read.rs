@@ -45,6 +45,18 @@ pub trait Querier: Send + Sync {
     /// [`ReadError`] if the series table cannot be read.
     fn labels(&self, series: SeriesRef) -> Result<Labels, ReadError>;
 
+    /// The series that [`Querier::select`] gives, sorted, with their labels.
+    /// What was asked before may be kept, so this is the quickest way to both.
+    ///
+    /// # Errors
+    ///
+    /// As [`Querier::select`].
+    fn series(&self, matchers: &[Matcher]) -> Result<Arc<SeriesSet>, ReadError> {
+        let refs = self.select(matchers, true)?.into_iter();
+        let series: Result<_, ReadError> = refs.map(|s| Ok((s, self.labels(s)?))).collect();
+        Ok(Arc::new(SeriesSet::new(series?)))
+    }
+
     /// Replaces the content of `out` by the samples of `series` with
     /// timestamps in `start_ms..=end_ms`, staleness markers included.
     ///
@@ -62,6 +74,24 @@ pub trait Querier: Send + Sync {
         end_ms: i64,
         out: &mut Column,
     ) -> Result<(), ReadError>;
+
+    /// As [`Querier::read`], for readers that ask which samples there are and
+    /// of which kind: a float that is no staleness marker may be any other
+    /// number, and start timestamps may be missing. Cheaper, as most floats
+    /// need not be decoded.
+    ///
+    /// # Errors
+    ///
+    /// As [`Querier::read`].
+    fn read_presence(
+        &self,
+        series: SeriesRef,
+        start_ms: i64,
+        end_ms: i64,
+        out: &mut Column,
+    ) -> Result<(), ReadError> {
+        self.read(series, start_ms, end_ms, out)
+    }
 
     /// Sorted names of the labels of all series that match and may have
     /// samples in the range; at most `limit` (0: all).
@@ -98,6 +128,26 @@ pub trait Querier: Send + Sync {
 
     /// Persisted metadata of the metric families, sorted by family.
     fn metadata(&self) -> Vec<(String, Vec<Metadata>)>;
+}
+
+/// Series in order of their labels.
+#[derive(Debug, Default)]
+pub struct SeriesSet {
+    /// The series with their labels, ascending by labels.
+    pub series: Vec<(SeriesRef, Labels)>,
+    /// Whether a series may have the label `__type__` or `__unit__`; `false`
+    /// says that none has.
+    pub is_typed: bool,
+}
+
+impl SeriesSet {
+    /// A set of series that are sorted by labels.
+    #[must_use]
+    pub fn new(series: Vec<(SeriesRef, Labels)>) -> Self {
+        let is_typed = |l: &Labels| l.get("__type__").is_some() || l.get("__unit__").is_some();
+        let is_typed = series.iter().any(|(_, labels)| is_typed(labels));
+        Self { series, is_typed }
+    }
 }
 
 /// The samples of one series in a time range: an axis and two lanes.

@@ -258,6 +258,12 @@ pub(super) fn decode_sibling(
     Ok(())
 }
 
+/// Whether this is the first byte of a form that computes its values from
+/// integers, so that they are numbers.
+pub(super) const fn is_arithmetic(byte: Option<u8>) -> bool {
+    matches!(byte, Some(byte) if byte >> 4 < 3)
+}
+
 impl Form {
     /// Whether all values of this form are integers.
     pub(super) const fn is_integral(self) -> bool {

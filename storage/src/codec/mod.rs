@@ -218,6 +218,13 @@ pub fn needs_sibling(bytes: &[u8]) -> bool {
     bytes.first().is_some_and(|tag| numbers::needs_sibling(tag & !tag::MARKS))
 }
 
+/// Whether no value of the chunk at the start of `bytes` can be a staleness
+/// marker. `false` promises nothing. Looks at two bytes at most.
+#[must_use]
+pub fn has_no_marks(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|tag| numbers::are_numbers(*tag, bytes.get(1).copied()))
+}
+
 /// Whether the chunk at the start of `bytes` holds varying integers without marks.
 /// Looks at one byte.
 ///

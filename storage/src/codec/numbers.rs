@@ -100,6 +100,13 @@ pub(super) const fn holds_integers(tag: u8) -> bool {
     tag >= INTEGERS && tag < INTEGERS + FORM
 }
 
+/// Whether a chunk with this tag, and this byte behind it, can hold no NaN.
+pub(super) const fn are_numbers(tag: u8, next: Option<u8>) -> bool {
+    let has_form = tag >= INTEGERS + FORM;
+    let is_marked = tag & super::tag::MARKS != 0;
+    tag >= INTEGERS && tag < STEPS && !is_marked && (!has_form || form::is_arithmetic(next))
+}
+
 /// Fills `out`, not empty, with the values of a chunk; says whether all are
 /// integers of at most 2^53.
 pub(super) fn decode(

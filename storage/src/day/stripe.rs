@@ -334,7 +334,8 @@ pub(crate) struct RunRange {
     /// Within the payload.
     pub(crate) bytes: Range<u32>,
     pub(crate) crc: u32,
-    first_column: usize,
+    /// The columns whose chunks they are.
+    pub(crate) columns: Range<usize>,
 }
 
 /// Why a stripe cannot be read.
@@ -433,7 +434,7 @@ impl Header {
         let (first, crc) = *self.checksums.get(at.checked_sub(1)?)?;
         let end = self.checksums.get(at).map_or(self.columns(), |(first, _)| *first as usize);
         let bytes = *self.offsets.get(first as usize)?..*self.offsets.get(end)?;
-        Some(RunRange { bytes, crc, first_column: first as usize })
+        Some(RunRange { bytes, crc, columns: first as usize..end })
     }
 
     /// All runs, in order.
@@ -461,7 +462,9 @@ impl Header {
     }
 
     /// Decodes a column out of its run, which was checked. One value per
-    /// timestamp of [`Header::axis_of`] is in `out`.
+    /// timestamp of [`Header::axis_of`] is in `out`. Chunks that build on the
+    /// one before are decoded with it, so for many columns see
+    /// [`Header::chain_of`].
     pub(crate) fn decode_column(
         &self,
         column: usize,
@@ -469,29 +472,90 @@ impl Header {
         bytes: &[u8],
         out: &mut DecodedColumn,
     ) -> Result<(), StripeError> {
-        self.decode_chain(column, run, bytes, out).ok_or(StripeError::Chunk(column))
+        let mut chain = || {
+            let mut left = Vec::new();
+            for c in self.chain_start(column, run)?..=column {
+                std::mem::swap(&mut left, &mut out.floats);
+                let chunk = self.chunk(c, run, bytes)?;
+                self.decode_chunk(c, chunk, self.has_sibling(c).then_some(&left), out)?;
+            }
+            Some(())
+        };
+        chain().ok_or(StripeError::Chunk(column))
     }
 
-    fn decode_chain(
+    /// Whether a column's chunk is floats alone that need no other column.
+    pub(crate) fn is_plain(&self, column: usize) -> bool {
+        self.kinds[column] & 7 == 0
+    }
+
+    /// Whether a column's chunk says without decoding that all its samples are
+    /// floats and none a staleness marker.
+    pub(crate) fn is_surely_present(&self, column: usize, run: &RunRange, bytes: &[u8]) -> bool {
+        u64::from(self.kinds[column]) & (HISTOGRAMS | STARTS) == 0
+            && self.chunk(column, run, bytes).is_some_and(codec::has_no_marks)
+    }
+
+    /// Whether a column's chunk builds on the one before.
+    pub(crate) fn has_sibling(&self, column: usize) -> bool {
+        u64::from(self.kinds[column]) & SIBLING != 0
+    }
+
+    /// Appends the floats of a column that [is plain](Header::is_plain).
+    pub(crate) fn decode_plain(
         &self,
         column: usize,
         run: &RunRange,
         bytes: &[u8],
-        out: &mut DecodedColumn,
-    ) -> Option<()> {
-        let has_sibling = |c: usize| u64::from(self.kinds[c]) & SIBLING != 0;
+        out: &mut Vec<f64>,
+    ) -> Result<codec::Decoded, StripeError> {
+        let mut decode = || {
+            let chunk = self.chunk(column, run, bytes)?;
+            let decoded = codec::decode_chunk(chunk, self.axis_of(column).len(), None, out).ok()?;
+            (decoded.used_bytes == chunk.len()).then_some(decoded)
+        };
+        decode().ok_or(StripeError::Chunk(column))
+    }
+
+    /// The columns that are built on one another, this one among them.
+    pub(crate) fn chain_of(&self, column: usize, run: &RunRange) -> Option<Range<usize>> {
+        let first = self.chain_start(column, run)?;
+        let mut end = column + 1;
+        while end < run.columns.end && self.has_sibling(end) {
+            end += 1;
+        }
+        Some(first..end)
+    }
+
+    fn chain_start(&self, column: usize, run: &RunRange) -> Option<usize> {
         let mut first = column;
-        while has_sibling(first) {
-            first = first.checked_sub(1).filter(|f| *f >= run.first_column)?;
+        while self.has_sibling(first) {
+            first = first.checked_sub(1).filter(|f| *f >= run.columns.start)?;
         }
-        let mut left = Vec::new();
-        for c in first..=column {
-            std::mem::swap(&mut left, &mut out.floats);
-            let from = self.offsets[c].checked_sub(run.bytes.start)? as usize;
-            let to = self.offsets[c + 1].checked_sub(run.bytes.start)? as usize;
-            self.decode_chunk(c, bytes.get(from..to)?, has_sibling(c).then_some(&left), out)?;
+        Some(first)
+    }
+
+    fn chunk<'b>(&self, column: usize, run: &RunRange, bytes: &'b [u8]) -> Option<&'b [u8]> {
+        let from = self.offsets[column].checked_sub(run.bytes.start)? as usize;
+        let to = self.offsets[column + 1].checked_sub(run.bytes.start)? as usize;
+        bytes.get(from..to)
+    }
+
+    /// Decodes the chunks of a [chain](Header::chain_of), one after the other.
+    pub(crate) fn decode_chain(
+        &self,
+        chain: Range<usize>,
+        run: &RunRange,
+        bytes: &[u8],
+    ) -> Option<Vec<DecodedColumn>> {
+        let mut columns: Vec<DecodedColumn> = Vec::with_capacity(chain.len());
+        for c in chain {
+            let mut out = DecodedColumn::default();
+            let left = columns.last().map(|l| &l.floats).filter(|_| self.has_sibling(c));
+            self.decode_chunk(c, self.chunk(c, run, bytes)?, left, &mut out)?;
+            columns.push(out);
         }
-        Some(())
+        Some(columns)
     }
 
     fn decode_chunk(

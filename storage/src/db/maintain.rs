@@ -456,6 +456,7 @@ impl Inner {
                 files.last_age_ms = Some(now_ms);
                 self.headers.age();
                 self.runs.age();
+                self.selections.age();
             }
         }
         let view = self.snapshot().view;

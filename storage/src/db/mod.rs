@@ -18,6 +18,8 @@ mod maintain;
 mod metadata;
 mod open;
 mod read;
+mod scan;
+mod select;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -169,6 +171,7 @@ struct Inner {
     day_files: Mutex<maintain::DayFiles>,
     headers: Cache<(u64, u64), Arc<Header>>,
     runs: Cache<(u64, u64), Arc<Vec<u8>>>,
+    selections: Cache<u64, Arc<select::Selection>>,
     exemplars: Mutex<exemplars::Ring>,
     metadata: Mutex<metadata::Families>,
     tombstones: RwLock<Arc<tombstones::Tombstones>>,

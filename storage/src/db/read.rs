@@ -1,58 +1,52 @@
 //! How does a query see the storage?
 //!
-//! A [`DbQuerier`] holds the stripes there were when it was opened. A series
-//! is the concatenation of its pieces: columns of sealed stripes, and columns
-//! of open rows. Series with the same pieces share one joined axis.
+//! A [`DbQuerier`] holds the stripes there were when it was opened. How the
+//! samples of a series are put together is told in [`scan`](super::scan).
 
 use std::collections::HashMap;
 use std::io;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use roaring::RoaringBitmap;
 
+use super::scan::{Need, Scan};
 use super::tombstones::Tombstones;
 use super::{Damage, Inner, View, lock};
 use crate::axis::{AxisTable, Layout};
 use crate::day::catalog::Stripe;
-use crate::day::stripe::{DecodedColumn, Header};
+use crate::day::stripe::{Header, RunRange};
 use crate::head::open::{OpenRows, OpenStripe};
-use crate::histogram::{Histogram, settle_hints};
 use crate::index::Index;
 use crate::labels::{Labels, Matcher};
-use crate::read::{Axis, Column, Querier, ReadError, SeriesRef};
+use crate::read::{Axis, Column, Querier, ReadError, SeriesRef, SeriesSet};
 use crate::sample::{Exemplar, Metadata};
 use crate::series::SeriesTable;
 
+/// Most scans that wait for the next series: a query reads few selectors, each
+/// over a range of its own.
+const MAX_IDLE_SCANS: usize = 4;
+
 /// A snapshot of a time range.
 pub(super) struct DbQuerier {
-    inner: Arc<Inner>,
-    view: Arc<View>,
-    commit: u64,
+    pub(super) inner: Arc<Inner>,
+    pub(super) view: Arc<View>,
+    pub(super) commit: u64,
     start_ms: i64,
     end_ms: i64,
     open: OnceLock<Vec<OpenPart>>,
     ids: OnceLock<RoaringBitmap>,
-    axes: Mutex<Axes>,
+    axes: Mutex<AxisTable>,
+    /// What reading series after series keeps.
+    scans: Mutex<Vec<Scan>>,
     tombstones: Arc<Tombstones>,
 }
 
 /// An open stripe as this snapshot sees it.
-struct OpenPart {
-    stripe: Arc<OpenStripe>,
-    layout: Arc<Layout>,
+pub(super) struct OpenPart {
+    pub(super) stripe: Arc<OpenStripe>,
+    pub(super) layout: Arc<Layout>,
     rows: OnceLock<Arc<OpenRows>>,
-}
-
-#[derive(Default)]
-struct Axes {
-    by_pieces: HashMap<Vec<(u64, u32)>, Axis>,
-    by_content: AxisTable,
-}
-
-/// A part of a series.
-enum Piece<'a> {
-    Sealed { stripe: &'a Stripe, column: usize, header: Arc<Header> },
-    Open { id: u64, rows: Arc<OpenRows>, column: usize },
 }
 
 /// The series with columns in open stripes.
@@ -96,12 +90,13 @@ impl DbQuerier {
             open: OnceLock::new(),
             ids: OnceLock::new(),
             axes: Mutex::default(),
+            scans: Mutex::default(),
             tombstones,
         }
     }
 
     /// The open stripes that may have samples in the range.
-    fn open(&self) -> &[OpenPart] {
+    pub(super) fn open(&self) -> &[OpenPart] {
         self.open.get_or_init(|| {
             let mut parts = Vec::new();
             for stripe in &self.view.open {
@@ -154,140 +149,57 @@ impl DbQuerier {
         })
     }
 
-    /// The pieces of a series that may have samples in the range, by first
-    /// timestamp.
-    fn pieces(&self, id: u32, start_ms: i64, end_ms: i64) -> Result<Vec<Piece<'_>>, ReadError> {
-        let mut pieces = Vec::new();
-        for day in self.view.catalog.days_in(start_ms, end_ms) {
-            for list in &day.layouts {
-                if list.min_ms > end_ms || list.max_ms < start_ms {
-                    continue;
-                }
-                let Some(column) = list.layout.column(id) else { continue };
-                for stripe in list.stripes_in(start_ms, end_ms) {
-                    if let Some(header) = self.inner.header_of(stripe)? {
-                        pieces.push(Piece::Sealed { stripe, column, header });
-                    }
-                }
-            }
-        }
-        for part in self.open() {
-            let Some(column) = part.layout.column(id) else { continue };
-            let rows = part.rows.get_or_init(|| part.stripe.snapshot(self.commit));
-            let (Some(&first), Some(&last)) = (rows.times.first(), rows.times.last()) else {
-                continue;
-            };
-            if first <= end_ms && last >= start_ms {
-                pieces.push(Piece::Open { id: part.stripe.id, rows: Arc::clone(rows), column });
-            }
-        }
-        Ok(pieces)
+    /// The one axis with these timestamps.
+    pub(super) fn intern(&self, times: &[i64]) -> Axis {
+        lock(&self.axes).intern(times)
     }
 
-    /// The one axis with the timestamps of these pieces.
-    fn axis_of(&self, key: Vec<(u64, u32)>, times: &[i64], is_shared: bool) -> Axis {
-        let mut axes = lock(&self.axes);
-        if is_shared && let Some(axis) = axes.by_pieces.get(&key) {
-            return Arc::clone(axis);
-        }
-        let axis = axes.by_content.intern(times);
-        if is_shared {
-            axes.by_pieces.insert(key, Arc::clone(&axis));
-        }
-        axis
-    }
-}
-
-/// Samples of a series while they are put together.
-#[derive(Default)]
-struct Joined {
-    times: Vec<i64>,
-    decoded: DecodedColumn,
-    /// Which pieces, and which of their rows; `None` if it cannot be named.
-    key: Vec<(u64, u32)>,
-    is_named: bool,
-    overlaps: bool,
-}
-
-impl Piece<'_> {
-    /// Appends the samples; `false` if they were damaged and left out.
-    fn append_to(
+    fn read_lanes(
         &self,
-        inner: &Inner,
-        joined: &mut Joined,
+        series: SeriesRef,
+        range_ms: RangeInclusive<i64>,
+        need: Need,
         out: &mut Column,
     ) -> Result<(), ReadError> {
-        match self {
-            Self::Sealed { stripe, column, header } => {
-                if !inner.load_column(stripe, header, *column, &mut joined.decoded)? {
-                    joined.is_named = false;
-                    return Ok(());
-                }
-                let axis = header.axis_of(*column);
-                joined.add_times(axis);
-                joined.key.push((stripe.id, header.pattern_of(*column)));
-                let base = out.floats.len() as u32;
-                let decoded = &mut joined.decoded;
-                out.floats.extend_from_slice(&decoded.floats);
-                out.histograms.extend(decoded.histograms.drain(..).map(|(at, h)| (base + at, h)));
-                if !decoded.starts_ms.is_empty() {
-                    out.starts_ms.resize(base as usize, 0);
-                    out.starts_ms.extend_from_slice(&decoded.starts_ms);
-                }
-                out.may_be_stale |= decoded.may_be_stale;
-                out.integral &= decoded.integral;
-            }
-            Self::Open { id, rows, column } => joined.add_open(*id, rows, *column, out),
+        out.clear();
+        let start_ms = self.start_ms.max(*range_ms.start());
+        let end_ms = self.end_ms.min(*range_ms.end());
+        if start_ms > end_ms {
+            return Ok(());
+        }
+        let mut scan = self.scan(start_ms, end_ms);
+        let read = scan.read(self, series.0, need, out);
+        self.put_back(scan);
+        read?;
+        if !self.tombstones.is_empty() {
+            self.tombstones.apply(series.0, out);
         }
         Ok(())
     }
 
-    fn first_ms(&self) -> i64 {
-        match self {
-            Self::Sealed { stripe, .. } => stripe.min_ms,
-            Self::Open { rows, .. } => rows.times.first().copied().unwrap_or(i64::MAX),
+    /// A scan of this range that nobody uses.
+    fn scan(&self, start_ms: i64, end_ms: i64) -> Scan {
+        let mut idle = lock(&self.scans);
+        match idle.iter().position(|s| s.is_of(start_ms, end_ms)) {
+            Some(at) => idle.swap_remove(at),
+            None => Scan::new(self, start_ms, end_ms),
         }
+    }
+
+    fn put_back(&self, scan: Scan) {
+        let mut idle = lock(&self.scans);
+        if idle.len() >= MAX_IDLE_SCANS {
+            idle.remove(0);
+        }
+        idle.push(scan);
     }
 }
 
-impl Joined {
-    fn add_times(&mut self, times: &[i64]) {
-        self.overlaps |= matches!((self.times.last(), times.first()), (Some(l), Some(f)) if l >= f);
-        self.times.extend_from_slice(times);
+impl OpenPart {
+    /// Its rows up to a commit, which is always the same.
+    pub(super) fn rows(&self, commit: u64) -> &OpenRows {
+        self.rows.get_or_init(|| self.stripe.snapshot(commit))
     }
-
-    fn add_open(&mut self, id: u64, rows: &OpenRows, column: usize, out: &mut Column) {
-        let before = self.times.len();
-        for (&time, row) in rows.times.iter().zip(&rows.rows) {
-            let value = if row.has(column) {
-                row.value(column)
-            } else if let Some(histogram) = row.histogram(column) {
-                out.may_be_stale |= histogram.is_stale();
-                out.histograms.push((out.floats.len() as u32, Arc::clone(histogram)));
-                0.0
-            } else {
-                continue;
-            };
-            self.overlaps |= self.times.last().is_some_and(|l| *l >= time);
-            self.times.push(time);
-            out.may_be_stale |= crate::sample::is_stale(value);
-            out.integral &= is_integral(value);
-            let start_ms = row.start_ms(column);
-            if start_ms != 0 {
-                out.starts_ms.resize(out.floats.len(), 0);
-                out.starts_ms.push(start_ms);
-            }
-            out.floats.push(value);
-        }
-        // All rows: named by the stripe. Else two series may differ.
-        self.is_named &= self.times.len() - before == rows.times.len();
-        self.key.push((id, 0));
-    }
-}
-
-/// Whether a float is an integer of at most 2^53.
-fn is_integral(value: f64) -> bool {
-    value.abs() <= 9_007_199_254_740_992.0 && value as i64 as f64 == value
 }
 
 impl Querier for DbQuerier {
@@ -301,6 +213,10 @@ impl Querier for DbQuerier {
         Ok(ids.into_iter().map(SeriesRef).collect())
     }
 
+    fn series(&self, matchers: &[Matcher]) -> Result<Arc<SeriesSet>, ReadError> {
+        Ok(self.inner.select_sorted(matchers, self.ids()))
+    }
+
     fn labels(&self, series: SeriesRef) -> Result<Labels, ReadError> {
         Ok(self.inner.series.read().unwrap_or_else(PoisonError::into_inner).labels(series.0))
     }
@@ -312,35 +228,17 @@ impl Querier for DbQuerier {
         end_ms: i64,
         out: &mut Column,
     ) -> Result<(), ReadError> {
-        out.clear();
-        let (start_ms, end_ms) = (start_ms.max(self.start_ms), end_ms.min(self.end_ms));
-        if start_ms > end_ms {
-            return Ok(());
-        }
-        let mut pieces = self.pieces(series.0, start_ms, end_ms)?;
-        if pieces.is_empty() {
-            return Ok(());
-        }
-        pieces.sort_by_key(Piece::first_ms);
-        let mut joined = Joined { is_named: true, ..Joined::default() };
-        out.integral = true;
-        for piece in &pieces {
-            piece.append_to(&self.inner, &mut joined, out)?;
-        }
-        if !out.starts_ms.is_empty() {
-            out.starts_ms.resize(out.floats.len(), 0);
-        }
-        if joined.overlaps {
-            merge_overlaps(&mut joined.times, out);
-        }
-        settle_hints(&mut out.histograms);
-        let is_shared = joined.is_named && !joined.overlaps;
-        let axis = self.axis_of(joined.key, &joined.times, is_shared);
-        clip(axis, start_ms, end_ms, out);
-        if !self.tombstones.is_empty() {
-            self.tombstones.apply(series.0, out);
-        }
-        Ok(())
+        self.read_lanes(series, start_ms..=end_ms, Need::Values, out)
+    }
+
+    fn read_presence(
+        &self,
+        series: SeriesRef,
+        start_ms: i64,
+        end_ms: i64,
+        out: &mut Column,
+    ) -> Result<(), ReadError> {
+        self.read_lanes(series, start_ms..=end_ms, Need::Presence, out)
     }
 
     fn label_names(&self, matchers: &[Matcher], limit: usize) -> Result<Vec<String>, ReadError> {
@@ -403,51 +301,9 @@ impl Querier for DbQuerier {
     }
 }
 
-/// Leaves the samples of `start_ms..=end_ms`.
-fn clip(axis: Axis, start_ms: i64, end_ms: i64, out: &mut Column) {
-    let from = axis.partition_point(|t| *t < start_ms);
-    let to = axis.partition_point(|t| *t <= end_ms).max(from);
-    out.floats.truncate(to);
-    out.floats.drain(..from);
-    if !out.starts_ms.is_empty() {
-        out.starts_ms.truncate(to);
-        out.starts_ms.drain(..from);
-    }
-    if !out.histograms.is_empty() {
-        out.histograms.retain_mut(|(at, _)| {
-            let keep = (from..to).contains(&(*at as usize));
-            *at = at.wrapping_sub(from as u32);
-            keep
-        });
-    }
-    out.axis = axis;
-    out.range = from..to;
-}
-
-/// Brings samples of pieces that overlap in time (late samples) in order. Of
-/// two samples with one timestamp the first piece's counts.
-#[cold]
-fn merge_overlaps(times: &mut Vec<i64>, out: &mut Column) {
-    let mut order: Vec<u32> = (0..times.len() as u32).collect();
-    order.sort_by_key(|&i| times[i as usize]);
-    order.dedup_by_key(|i| times[*i as usize]);
-    let histograms: HashMap<u32, Arc<Histogram>> = out.histograms.drain(..).collect();
-    let floats = order.iter().map(|&i| out.floats[i as usize]).collect();
-    for (at, i) in order.iter().enumerate() {
-        if let Some(histogram) = histograms.get(i) {
-            out.histograms.push((at as u32, Arc::clone(histogram)));
-        }
-    }
-    if !out.starts_ms.is_empty() {
-        out.starts_ms = order.iter().map(|&i| out.starts_ms[i as usize]).collect();
-    }
-    out.floats = floats;
-    *times = order.iter().map(|&i| times[i as usize]).collect();
-}
-
 impl Inner {
     /// The header of a stripe; `None` if it is damaged.
-    fn header_of(&self, stripe: &Stripe) -> Result<Option<Arc<Header>>, ReadError> {
+    pub(super) fn header_of(&self, stripe: &Stripe) -> Result<Option<Arc<Header>>, ReadError> {
         let key = (stripe.file.number, stripe.offset);
         if let Some(header) = self.headers.get(key) {
             return Ok(Some(header));
@@ -465,36 +321,28 @@ impl Inner {
         }
     }
 
-    /// Decodes a column; `false` if it is damaged.
-    fn load_column(
+    /// The bytes of a run of chunks; `None` if they are damaged.
+    pub(super) fn load_run(
         &self,
         stripe: &Stripe,
-        header: &Header,
-        column: usize,
-        out: &mut DecodedColumn,
-    ) -> Result<bool, ReadError> {
-        let Some(run) = header.run_of(column) else { return Ok(false) };
+        run: &RunRange,
+    ) -> Result<Option<Arc<Vec<u8>>>, ReadError> {
         let offset = stripe.payload_offset() + u64::from(run.bytes.start);
         let key = (stripe.file.number, offset);
-        let bytes = match self.runs.get(key) {
-            Some(bytes) => bytes,
-            None => match stripe.file.read_run(stripe.payload_offset(), &run) {
-                Ok(bytes) => {
-                    let bytes = Arc::new(bytes);
-                    self.runs.insert(key, Arc::clone(&bytes), bytes.len());
-                    bytes
-                }
-                Err(e) => {
-                    let bytes = u64::from(run.bytes.end - run.bytes.start);
-                    return self.quarantine(stripe, offset, bytes, e).map(|()| false);
-                }
-            },
-        };
-        if let Err(e) = header.decode_column(column, &run, &bytes, out) {
-            self.report(damage_of(stripe, offset, bytes.len() as u64, &e.to_string()));
-            return Ok(false);
+        if let Some(bytes) = self.runs.get(key) {
+            return Ok(Some(bytes));
         }
-        Ok(true)
+        match stripe.file.read_run(stripe.payload_offset(), run) {
+            Ok(bytes) => {
+                let bytes = Arc::new(bytes);
+                self.runs.insert(key, Arc::clone(&bytes), bytes.len());
+                Ok(Some(bytes))
+            }
+            Err(e) => {
+                let bytes = u64::from(run.bytes.end - run.bytes.start);
+                self.quarantine(stripe, offset, bytes, e).map(|()| None)
+            }
+        }
     }
 
     /// Reports damage; other errors are the reader's.
@@ -515,6 +363,6 @@ impl Inner {
     }
 }
 
-fn damage_of(stripe: &Stripe, offset: u64, bytes: u64, what: &str) -> Damage {
+pub(super) fn damage_of(stripe: &Stripe, offset: u64, bytes: u64, what: &str) -> Damage {
     Damage { file: stripe.file.name.clone(), offset, bytes, what: what.to_owned() }
 }

@@ -524,3 +524,75 @@ fn a_snapshot_is_a_data_directory() {
     assert!(copy.stats().days_samples > 0, "{:?}", copy.stats());
     assert_eq!(all(&copy), expected);
 }
+
+/// What a querier's own way to sorted series with labels gives.
+fn series(db: &Db, start_ms: i64, end_ms: i64, matchers: &[Matcher]) -> Vec<(SeriesRef, Labels)> {
+    let querier = db.querier(start_ms, end_ms).expect("querier");
+    querier.series(matchers).expect("series").series.clone()
+}
+
+#[test]
+fn kept_selections_grow_with_the_series_and_follow_the_range() {
+    let fixture = Fixture::new();
+    let db = fixture.open();
+    let matchers = [
+        vec![Matcher::equal("__name__", "m")],
+        vec![Matcher::new(MatchOp::Regex, "i", "1.*").expect("valid")],
+        vec![Matcher::new(MatchOp::NotEqual, "i", "3").expect("valid")],
+        vec![],
+    ];
+    for round in 0..6i64 {
+        let from = if round == 4 { 200 } else { 0 };
+        let samples: Vec<_> = (from..from + 40 * round as usize + 1)
+            .map(|i| (set(if i % 3 == 0 { "other" } else { "m" }, i), 1.0))
+            .collect();
+        // Days apart, so that early ranges do not see later series.
+        let t = T0 + round * 86_400_000;
+        fixture.at(t);
+        append(&db, 0, t, &samples);
+        db.seal_all().expect("seal");
+        for end_ms in [T0, t - 86_400_000, t] {
+            for start_ms in [i64::MIN / 2, end_ms - 1000] {
+                for matchers in &matchers {
+                    let querier = db.querier(start_ms, end_ms).expect("querier");
+                    let plain: Vec<_> = querier
+                        .select(matchers, true)
+                        .expect("select")
+                        .into_iter()
+                        .map(|s| (s, querier.labels(s).expect("labels")))
+                        .collect();
+                    // The second asks what the first may have kept.
+                    for _ in 0..2 {
+                        assert_eq!(series(&db, start_ms, end_ms, matchers), plain);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn presence_is_that_of_the_values() {
+    let fixture = Fixture::new();
+    let db = fixture.open();
+    let mut expected = Answer::new();
+    for part in 0..3 {
+        scrape(&db, &mut expected, part * 80, part * 80 + 80);
+        if part < 2 {
+            db.seal_all().expect("seal");
+        }
+    }
+    let querier = db.querier(i64::MIN / 2, i64::MAX / 2).expect("querier");
+    let (mut column, mut presence) = (Column::new(), Column::new());
+    for series in querier.select(&[], true).expect("select") {
+        for (start_ms, end_ms) in [(i64::MIN / 2, i64::MAX / 2), (T0 + 300_500, T0 + 2_000_000)] {
+            querier.read(series, start_ms, end_ms, &mut column).expect("read");
+            querier.read_presence(series, start_ms, end_ms, &mut presence).expect("read");
+            assert_eq!(column.timestamps(), presence.timestamps());
+            let stale = |c: &Column| -> Vec<bool> {
+                c.floats.iter().map(|v| crate::sample::is_stale(*v)).collect()
+            };
+            assert_eq!(stale(&column), stale(&presence));
+        }
+    }
+}
