@@ -17,6 +17,7 @@ use crate::eval::lanes::{
     Batch, Frame, Point, Series, drop_reserved, has_duplicates, is_present, merge_equal,
 };
 use crate::eval::{Budget, Eval};
+use crate::memory_pool::{Lease, Pool};
 use crate::plan::{self, Context, Node, Plan};
 use crate::value::{MatrixSeries, QueryResult, QueryStats, QueryValue, VectorSample};
 
@@ -30,7 +31,8 @@ pub struct EngineOptions {
     pub lookback_ms: i64,
     /// Most samples that a query may hold at one time.
     pub max_samples: u64,
-    /// Most bytes of samples and results that a query may hold at one time.
+    /// Most bytes of samples and answers that all queries of the engine may hold
+    /// at one time.
     pub max_bytes: usize,
     /// How long a query may take.
     pub timeout: Option<Duration>,
@@ -102,6 +104,9 @@ impl CancelToken {
 /// Expressions higher than this are evaluated on a stack of their own.
 const HIGH: usize = 48;
 
+/// What a float of an answer takes, as a sample and as text.
+const ANSWER_BYTES: usize = 16 + 32;
+
 /// Size of that stack, in bytes; memory is taken as it is used.
 const STACK_BYTES: usize = 256 << 20;
 
@@ -111,6 +116,7 @@ pub struct Engine {
     options: EngineOptions,
     /// Shared by clones: it follows the configuration.
     subquery_step_ms: Arc<AtomicI64>,
+    pool: Arc<Pool>,
 }
 
 impl Default for Engine {
@@ -124,7 +130,7 @@ impl Engine {
     #[must_use]
     pub fn new(options: EngineOptions) -> Self {
         let subquery_step_ms = Arc::new(AtomicI64::new(options.default_subquery_step_ms));
-        Self { options, subquery_step_ms }
+        Self { options, subquery_step_ms, pool: Arc::default() }
     }
 
     /// From now on, subqueries without a step have this one, in milliseconds;
@@ -252,6 +258,7 @@ impl Engine {
             max_bytes: self.options.max_bytes,
             samples: 0,
             bytes: 0,
+            lease: Lease::new(Arc::clone(&self.pool)),
             peak_samples: 0,
             total_samples: 0,
             series: 0,
@@ -271,7 +278,8 @@ impl Engine {
             prepare_s: (prepared - began).as_secs_f64(),
             eval_s: prepared.elapsed().as_secs_f64(),
         };
-        Ok(QueryResult { value, warnings, infos, stats })
+        let lease = std::mem::take(&mut eval.budget.lease);
+        Ok(QueryResult { value, warnings, infos, stats, lease })
     }
 
     fn instant_value(
@@ -321,6 +329,9 @@ impl Engine {
             eval.eval(&plan.root, frame)?
         };
         let mut batch = self.finished(batch, frame)?;
+        // Beside the lanes: samples with their times, and their text.
+        let samples: usize = batch.iter().map(|s| s.floats.len()).sum();
+        eval.budget.check_size(0, samples.saturating_mul(ANSWER_BYTES))?;
         if !batch.is_sorted_by(|a, b| a.labels <= b.labels) {
             batch.sort_by(|a, b| a.labels.cmp(&b.labels));
         }

@@ -41,6 +41,7 @@ pub mod functions;
 pub mod histogram;
 pub mod lex;
 pub mod memory;
+mod memory_pool;
 pub mod parse;
 mod plan;
 pub mod print;

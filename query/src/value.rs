@@ -6,8 +6,10 @@ use narthex_storage::histogram::Histogram;
 use narthex_storage::labels::Labels;
 use narthex_storage::sample::Value;
 
+pub use crate::memory_pool::Lease;
+
 /// The answer of a query, with what the reader should know about it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct QueryResult {
     /// The value itself.
     pub value: QueryValue,
@@ -17,6 +19,9 @@ pub struct QueryResult {
     pub infos: Vec<String>,
     /// What it cost.
     pub stats: QueryStats,
+    /// The memory that it holds, counted against that of all queries until
+    /// this is dropped.
+    pub lease: Lease,
 }
 
 /// The value of a query.

@@ -2,7 +2,7 @@
 
 use narthex_storage::labels::{Labels, LabelsBuilder, METRIC_NAME, MatchOp, Matcher};
 
-use crate::plan::{Call, Rollup};
+use crate::plan::{Call, Node, Rollup};
 
 use super::lanes::{ABSENT, Batch, Frame, Series, is_present};
 use super::{Eval, QueryError};
@@ -10,10 +10,14 @@ use super::{Eval, QueryError};
 impl Eval<'_> {
     pub(super) fn absent(&mut self, call: &Call, frame: Frame) -> Result<Batch, QueryError> {
         let mut floats = vec![1.0; frame.count];
-        self.stream(&call.args[0], frame, &mut |_, series| {
+        let mut clear = |_: &mut Eval<'_>, series: &mut Series| {
             clear(&mut floats, series);
             Ok(())
-        })?;
+        };
+        match &call.args[0] {
+            Node::Select(selector) => self.stream_presence(selector, frame, &mut clear)?,
+            node => self.stream(node, frame, &mut clear)?,
+        }
         Ok(result(floats, &call.absent, false))
     }
 

@@ -11,7 +11,7 @@ use narthex_storage::labels::{Labels, METRIC_NAME};
 
 use crate::ast::{AggregateOp, Grouping};
 use crate::histogram::{Aggregation, AggregationKind, Findings};
-use crate::plan::Aggregate;
+use crate::plan::{Aggregate, Node};
 
 use super::arith::{kahan, quantile};
 use super::hist::note_findings;
@@ -26,6 +26,11 @@ impl AggregateOp {
             self,
             Self::Topk | Self::Bottomk | Self::Limitk | Self::LimitRatio | Self::CountValues
         )
+    }
+
+    /// Whether it looks at which values there are, not at what they are.
+    fn counts_only(self) -> bool {
+        matches!(self, Self::Count | Self::Group)
     }
 
     /// The name in annotations.
@@ -73,6 +78,17 @@ impl<'g> Grouper<'g> {
         }
     }
 
+    /// Replaces `key` by the bytes of [`Self::labels`].
+    fn key(&self, series: &Series, key: &mut Vec<u8>) {
+        let names = if series.nameless { &self.nameless } else { &self.names };
+        key.clear();
+        if self.without {
+            series.labels.push_undropped(names, key);
+        } else if !names.is_empty() {
+            series.labels.push_kept(names, key);
+        }
+    }
+
     pub(super) fn labels(&self, series: &Series) -> Labels {
         let names = if series.nameless { &self.nameless } else { &self.names };
         if self.without {
@@ -99,23 +115,37 @@ impl Eval<'_> {
         let grouper = Grouper::new(&a.grouping);
         let mut groups: Vec<Group> = Vec::new();
         let mut places: HashMap<Labels, usize> = HashMap::new();
-        self.stream(&a.node, frame, &mut |ev, series| {
-            let key = grouper.labels(series);
-            let place = match places.get(&key) {
+        let mut key = Vec::new();
+        let mut add = |ev: &mut Eval<'_>, series: &mut Series| {
+            grouper.key(series, &mut key);
+            let place = match places.get(&key[..]) {
                 Some(place) => *place,
                 None => {
-                    ev.budget.check_size(0, frame.count * 24)?;
+                    ev.budget.take(frame.count * 24)?;
+                    let key = grouper.labels(series);
                     places.insert(key.clone(), groups.len());
                     groups.push(Group::new(key, a.op));
                     groups.len() - 1
                 }
             };
+            if a.op == AggregateOp::Quantile {
+                ev.budget.take(series.floats.len() * 8)?;
+            }
             groups[place].add(a, frame.count, series, &mut ev.notes);
             Ok(())
-        })?;
+        };
+        let before = self.budget.bytes;
+        match &a.node {
+            Node::Select(selector) if a.op.counts_only() => {
+                self.stream_presence(selector, frame, &mut add)?;
+            }
+            node => self.stream(node, frame, &mut add)?,
+        }
         if let (AggregateOp::Quantile, Some(q)) = (a.op, &param) {
             super::ranked::note_quantile_range(q, frame, a.param_span, &mut self.notes);
         }
+        let held = self.budget.bytes.saturating_sub(before);
+        self.budget.give_back(held);
         let mut out = Batch::with_capacity(groups.len());
         for group in groups {
             let series = group.finish(a, frame, param.as_ref(), &mut self.notes);

@@ -16,12 +16,17 @@ pub enum QueryError {
     /// More samples at one time than `query.max-samples` (HTTP 422).
     #[error("query processing would load too many samples into memory in query execution")]
     TooManySamples,
-    /// More memory than the query's share of the budget (HTTP 422).
-    #[error("query would need {wanted} bytes of memory, {} more than its limit of {limit}", wanted - limit)]
+    /// More memory than is left of that of all queries (HTTP 422).
+    #[error(
+        "query needs {held} bytes of memory, with which all queries would hold {wanted}, {} more than their limit of {limit}",
+        wanted - limit
+    )]
     TooManyBytes {
         /// Bytes that the query would hold.
+        held: usize,
+        /// Bytes that all queries would hold.
         wanted: usize,
-        /// Bytes that it may hold.
+        /// Bytes that they may hold.
         limit: usize,
     },
     /// The time limit has passed (HTTP 503).

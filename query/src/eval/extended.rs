@@ -192,7 +192,7 @@ pub(super) fn stream_smoothed(
     sink: Sink<'_>,
 ) -> Result<(), QueryError> {
     let selection = ev.selection(&selector.matchers)?;
-    if selection.series.is_empty() {
+    if selection.series().is_empty() {
         return Ok(());
     }
     let querier = ev.querier()?;
@@ -204,7 +204,7 @@ pub(super) fn stream_smoothed(
     let (mut windows, mut histogram_windows) = (Windows::default(), Windows::default());
     let mut split = Split::default();
     let mut column = std::mem::take(&mut ev.scratch.column);
-    for (reference, labels) in &selection.series {
+    for (reference, labels) in selection.series() {
         ev.check_alive()?;
         querier.read(*reference, first, last, &mut column)?;
         split.fill(&column, false);

@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use narthex_storage::labels::{Labels, Matcher};
-use narthex_storage::read::{Querier, Queryable, ReadError, SeriesRef};
+use narthex_storage::read::{Querier, Queryable, ReadError, SeriesRef, SeriesSet};
 
 use crate::engine::EngineOptions;
+use crate::memory_pool::Lease;
 use crate::plan::Node;
 
 pub(crate) mod arith;
@@ -64,7 +65,9 @@ pub(crate) struct Budget {
     pub(crate) max_bytes: usize,
     /// Samples held now.
     pub(crate) samples: u64,
+    /// Bytes held now, and the memory they are taken from.
     pub(crate) bytes: usize,
+    pub(crate) lease: Lease,
     pub(crate) peak_samples: u64,
     pub(crate) total_samples: u64,
     pub(crate) series: u64,
@@ -73,7 +76,7 @@ pub(crate) struct Budget {
 /// The series of one selector, with their labels.
 #[derive(Debug)]
 pub(crate) struct Selection {
-    pub(crate) series: Vec<(SeriesRef, Labels)>,
+    pub(crate) set: Arc<SeriesSet>,
     /// Whether dropping the name could make two of them equal.
     pub(crate) may_collide: bool,
 }
@@ -91,6 +94,13 @@ pub(crate) struct Eval<'a> {
     selections: HashMap<String, Arc<Selection>>,
     shared: HashMap<(usize, Frame), Arc<Batch>>,
     pub(crate) scratch: select::Scratch,
+}
+
+impl Selection {
+    /// The series, sorted by labels.
+    pub(crate) fn series(&self) -> &[(SeriesRef, Labels)] {
+        &self.set.series
+    }
 }
 
 impl<'a> Eval<'a> {
@@ -251,24 +261,15 @@ impl<'a> Eval<'a> {
         if let Some(selection) = self.selections.get(&key) {
             return Ok(Arc::clone(selection));
         }
-        let querier = self.querier()?;
-        let refs = querier.select(matchers, true)?;
-        let mut series = Vec::with_capacity(refs.len());
-        let mut reserved = false;
-        for (i, reference) in refs.into_iter().enumerate() {
-            if i % 1024 == 0 {
-                self.check_alive()?;
-            }
-            let labels = querier.labels(reference)?;
-            reserved |= labels.get("__type__").is_some() || labels.get("__unit__").is_some();
-            series.push((reference, labels));
-        }
-        self.budget.series += series.len() as u64;
+        let set = self.querier()?.series(matchers)?;
+        self.check_alive()?;
+        self.budget.series += set.series.len() as u64;
         let named = matchers.iter().any(|m| {
             m.op == narthex_storage::labels::MatchOp::Equal
                 && m.name == narthex_storage::labels::METRIC_NAME
         });
-        let selection = Arc::new(Selection { series, may_collide: reserved || !named });
+        let may_collide = set.is_typed || !named;
+        let selection = Arc::new(Selection { set, may_collide });
         self.selections.insert(key, Arc::clone(&selection));
         Ok(selection)
     }
@@ -335,16 +336,25 @@ impl Budget {
         self.bytes = self.bytes.saturating_sub(series.size_bytes());
     }
 
-    /// Whether `samples` and `bytes` more would still be within the limits.
-    pub(crate) fn check_size(&self, samples: u64, bytes: usize) -> Result<(), QueryError> {
+    /// Counts bytes that are kept, whatever they hold.
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<(), QueryError> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.check_size(0, 0)
+    }
+
+    /// Counts bytes that are no longer kept.
+    pub(crate) const fn give_back(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    /// Whether `samples` and `bytes` more are within the limits.
+    pub(crate) fn check_size(&mut self, samples: u64, bytes: usize) -> Result<(), QueryError> {
         if self.samples.saturating_add(samples) > self.max_samples {
             return Err(QueryError::TooManySamples);
         }
-        let wanted = self.bytes.saturating_add(bytes);
-        if wanted > self.max_bytes {
-            return Err(QueryError::TooManyBytes { wanted, limit: self.max_bytes });
-        }
-        Ok(())
+        let (held, limit) = (self.bytes.saturating_add(bytes), self.max_bytes);
+        let grown = self.lease.grow(held, limit);
+        grown.map_err(|wanted| QueryError::TooManyBytes { held, wanted, limit })
     }
 }
 

@@ -196,7 +196,7 @@ impl Eval<'_> {
         sink: Sink<'_>,
     ) -> Result<(), QueryError> {
         let selection = self.selection(&selector.matchers)?;
-        if selection.series.is_empty() {
+        if selection.series().is_empty() {
             return Ok(());
         }
         let querier = self.querier()?;
@@ -212,9 +212,13 @@ impl Eval<'_> {
         let mut buffers = Buffers::default();
         let mut column = std::mem::take(&mut self.scratch.column);
         let mut series = Series::default();
-        for (reference, labels) in &selection.series {
+        for (reference, labels) in selection.series() {
             self.check_alive()?;
-            querier.read(*reference, first, last, &mut column)?;
+            if work.function.counts_only() && work.extension == Extension::None {
+                querier.read_presence(*reference, first, last, &mut column)?;
+            } else {
+                querier.read(*reference, first, last, &mut column)?;
+            }
             if column.is_empty() {
                 continue;
             }

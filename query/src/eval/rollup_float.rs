@@ -84,6 +84,11 @@ impl Function {
         matches!(self, Self::Rate | Self::Increase)
     }
 
+    /// Whether it looks at which samples there are, not at their values.
+    pub(crate) fn counts_only(self) -> bool {
+        matches!(self, Self::Count | Self::Present | Self::TsOfFirst | Self::TsOfLast)
+    }
+
     /// Whether start timestamps matter to it.
     pub(crate) fn uses_starts(self) -> bool {
         matches!(self, Self::Rate | Self::Increase | Self::Irate | Self::Resets)

@@ -62,7 +62,7 @@ impl Eval<'_> {
         frame: Frame,
     ) -> Result<Vec<MatrixSeries>, QueryError> {
         let selection = self.selection(&selector.matchers)?;
-        if selection.series.is_empty() {
+        if selection.series().is_empty() {
             return Ok(Vec::new());
         }
         let querier = self.querier()?;
@@ -83,7 +83,7 @@ impl Eval<'_> {
         let mut column = Column::new();
         let mut split = Split::default();
         let mut out = Vec::new();
-        for (reference, labels) in &selection.series {
+        for (reference, labels) in selection.series() {
             self.check_alive()?;
             querier.read(*reference, first, last, &mut column)?;
             split.fill(&column, false);

@@ -24,6 +24,8 @@ pub(crate) struct Scratch {
 pub(crate) enum Take {
     /// The sample's value.
     Value,
+    /// The same, but any number in place of a float.
+    Presence,
     /// The sample's time in seconds (`timestamp()`).
     Time,
     /// The sample's start timestamp in seconds (`start_timestamp()`).
@@ -45,6 +47,20 @@ impl Eval<'_> {
         self.stream_newest(selector, frame, Take::Value, sink)
     }
 
+    /// As [`Self::stream_select`] for a sink that does not look at the values
+    /// of floats.
+    pub(super) fn stream_presence(
+        &mut self,
+        selector: &Selector,
+        frame: Frame,
+        sink: Sink<'_>,
+    ) -> Result<(), QueryError> {
+        if selector.extension == Extension::Smoothed {
+            return extended::stream_smoothed(self, selector, frame, sink);
+        }
+        self.stream_newest(selector, frame, Take::Presence, sink)
+    }
+
     /// Streams, for each series, something about its newest sample at each step.
     pub(super) fn stream_newest(
         &mut self,
@@ -54,7 +70,7 @@ impl Eval<'_> {
         sink: Sink<'_>,
     ) -> Result<(), QueryError> {
         let selection = self.selection(&selector.matchers)?;
-        if selection.series.is_empty() {
+        if selection.series().is_empty() {
             return Ok(());
         }
         let querier = self.querier()?;
@@ -65,9 +81,14 @@ impl Eval<'_> {
         let mut newest: PerAxis<Vec<u32>> = PerAxis::default();
         let mut column = std::mem::take(&mut self.scratch.column);
         let mut series = Series::default();
-        for (reference, labels) in &selection.series {
+        for (reference, labels) in selection.series() {
             self.check_alive()?;
-            querier.read(*reference, first, last, &mut column)?;
+            match take {
+                Take::Presence | Take::Time => {
+                    querier.read_presence(*reference, first, last, &mut column)?;
+                }
+                _ => querier.read(*reference, first, last, &mut column)?,
+            }
             if column.is_empty() {
                 continue;
             }
@@ -117,7 +138,7 @@ fn pick(column: &Column, places: &[u32], take: Take, out: &mut Series) {
     let at = |place: u32| place as usize;
     if column.histograms.is_empty() {
         match take {
-            Take::Value => out.floats.extend(
+            Take::Value | Take::Presence => out.floats.extend(
                 places.iter().map(|&p| if p == NONE { ABSENT } else { column.floats[at(p)] }),
             ),
             Take::Time | Take::Start | Take::Millis => {
@@ -143,10 +164,12 @@ fn pick(column: &Column, places: &[u32], take: Take, out: &mut Series) {
             .map(|i| &column.histograms[i].1);
         match histogram {
             Some(h) if h.is_stale() => {}
-            Some(h) if take == Take::Value => out.histograms.push((index(step), Arc::clone(h))),
+            Some(h) if matches!(take, Take::Value | Take::Presence) => {
+                out.histograms.push((index(step), Arc::clone(h)))
+            }
             Some(_) => out.set_float(step, places.len(), moment(column, at(p), take)),
             None if !is_present(column.floats[at(p)]) => {}
-            None if take == Take::Value => {
+            None if matches!(take, Take::Value | Take::Presence) => {
                 out.set_float(step, places.len(), column.floats[at(p)]);
             }
             None => out.set_float(step, places.len(), moment(column, at(p), take)),
@@ -159,6 +182,6 @@ fn moment(column: &Column, place: usize, take: Take) -> f64 {
     match take {
         Take::Start => column.starts_ms.get(place).copied().unwrap_or(0) as f64 / 1000.0,
         Take::Millis => column.timestamps()[place] as f64,
-        Take::Time | Take::Value => column.timestamps()[place] as f64 / 1000.0,
+        Take::Time | Take::Value | Take::Presence => column.timestamps()[place] as f64 / 1000.0,
     }
 }

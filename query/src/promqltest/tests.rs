@@ -1,5 +1,5 @@
 use super::*;
-use crate::value::{MatrixSeries, QueryStats};
+use crate::value::{Lease, MatrixSeries, QueryStats};
 use narthex_storage::read::{Column, Queryable as _};
 
 /// Answers a selector by its newest sample, a number by itself, and adds what
@@ -7,7 +7,13 @@ use narthex_storage::read::{Column, Queryable as _};
 struct Newest;
 
 fn result(value: QueryValue, warnings: Vec<String>) -> QueryResult {
-    QueryResult { value, warnings, infos: Vec::new(), stats: QueryStats::default() }
+    QueryResult {
+        value,
+        warnings,
+        infos: Vec::new(),
+        stats: QueryStats::default(),
+        lease: Lease::default(),
+    }
 }
 
 impl Newest {

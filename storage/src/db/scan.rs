@@ -12,8 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Inner;
-use super::read::{DbQuerier, OpenPart};
-use super::stats::Counters;
+use super::read::{DbQuerier, OpenPart, damage_of};
 use crate::day::catalog::{LayoutStripes, Stripe};
 use crate::day::stripe::{DecodedColumn, Header, RunRange};
 use crate::head::open::OpenRows;
@@ -260,9 +259,9 @@ impl Scan {
             self.names.push(name);
             self.parts.push(Part::Sealed { source, stripe, column, rows });
         } else {
-            let offset = stripe.payload_offset() + u64::from(range.bytes.start);
+            let offset = scan.stripe.payload_offset() + u64::from(range.bytes.start);
             let length = u64::from(range.bytes.end - range.bytes.start);
-            inner.report(damage_of(stripe, offset, length, "a column cannot be decoded"));
+            inner.report(damage_of(&scan.stripe, offset, length, "a column cannot be decoded"));
         }
         Ok(())
     }
