@@ -11,6 +11,7 @@ pub mod discovery;
 pub mod metrics;
 pub mod notices;
 pub mod notify;
+pub mod query_log;
 pub mod relabel;
 pub mod rules;
 pub mod scrape;

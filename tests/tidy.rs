@@ -42,8 +42,12 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
         "scrape" => &["config", "relabel", "client", "metrics", "discovery"],
         // Links in alerts escape queries as templates do.
         "notify" => &["config", "relabel", "client", "metrics", "discovery", "template"],
-        "rules" => &["config", "relabel", "metrics", "template", "notify", "discovery"],
+        "rules" => {
+            &["config", "relabel", "metrics", "template", "notify", "discovery", "query_log"]
+        }
         "web" => &[],
+        // Heard of by both who ask: the API and rules.
+        "query_log" => &["metrics"],
         // The state of scrape, rules and notify is read by the API; the
         // resolved flags are what status/flags answers.
         "api" => &[
@@ -51,6 +55,7 @@ fn allowed(room: &str) -> Option<&'static [&'static str]> {
             "relabel",
             "metrics",
             "notices",
+            "query_log",
             "web",
             "scrape",
             "rules",

@@ -41,6 +41,7 @@ pub use self::status::PROMETHEUS_VERSION;
 use crate::cli::Options;
 use crate::config::Config;
 use crate::metrics::{Counter, Family, Gauge, Histogram, Registry, Summary};
+use crate::query_log::{ActiveQueries, QueryLog};
 
 /// The warning of an answer that a limit cut.
 const TRUNCATED: &str = "results truncated due to limit";
@@ -78,6 +79,10 @@ pub struct Api {
     pub engine: Arc<Engine>,
     /// What the parser allows.
     pub parse_options: ParseOptions,
+    /// Hears of queries that ended.
+    pub query_log: Arc<QueryLog>,
+    /// Knows the queries that run.
+    pub active_queries: ActiveQueries,
     /// At most `--query.max-concurrency` queries at a time.
     pub query_slots: Arc<Semaphore>,
     /// The resolved flags.
@@ -142,8 +147,10 @@ pub struct ApiMetrics {
     pub request_duration: Family<Histogram>,
     /// By slice.
     pub query_duration: Family<Summary>,
-    /// Queries that run now.
+    /// Queries that run now or wait.
     pub queries: Gauge,
+    /// Samples that queries looked at.
+    pub samples: Counter,
 }
 
 impl ApiMetrics {
@@ -170,6 +177,10 @@ impl ApiMetrics {
             queries: registry.gauge(
                 "prometheus_engine_queries",
                 "The current number of queries being executed or waiting.",
+            ),
+            samples: registry.counter(
+                "prometheus_engine_query_samples_total",
+                "The total number of samples loaded by all queries.",
             ),
         };
         for slice in ["inner_eval", "prepare_time", "queue_time", "result_sort"] {

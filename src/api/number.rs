@@ -28,11 +28,17 @@ fn push_float_slow(out: &mut Vec<u8>, value: f64) {
         return push_special(out, value);
     }
     let mut buffer = zmij::Buffer::new();
-    let decimal = Decimal::parse(buffer.format_finite(value));
+    let text = buffer.format_finite(value);
+    let magnitude = value.abs();
+    // Most values: what the library writes without an exponent is Go's text,
+    // too, but for the zero behind integers.
+    if (1e-5..1e15).contains(&magnitude) && !text.as_bytes().contains(&b'e') {
+        return out.extend_from_slice(text.strip_suffix(".0").unwrap_or(text).as_bytes());
+    }
+    let decimal = Decimal::parse(text);
     if value.is_sign_negative() {
         out.push(b'-');
     }
-    let magnitude = value.abs();
     if magnitude != 0.0 && !(1e-6..1e21).contains(&magnitude) {
         decimal.push_scientific(out);
     } else {

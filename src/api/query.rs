@@ -1,42 +1,57 @@
 //! Queries: `query`, `query_range`, `query_exemplars`, `format_query`,
 //! `parse_query`.
 
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use axum::extract::State;
+use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, State};
+use axum::http::request::Parts;
 use narthex_query::ast::Expr;
-use narthex_query::engine::{CancelToken, QueryOptions};
+use narthex_query::engine::{CancelToken, QueryError, QueryOptions};
 use narthex_query::parse;
 use narthex_query::print;
 use narthex_query::value::{QueryResult, QueryValue};
 use narthex_storage::sample::Value;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::envelope::{Answer, ApiError, ErrorType};
-use super::json::{push_array, push_histogram_sample, push_labels, push_sample, push_string};
+use super::json::{
+    SampleWriter, push_array, push_histogram_sample, push_labels, push_sample, push_string,
+};
 use super::number::{push_float, push_timestamp, push_timestamp_float};
 use super::params::Params;
 use super::{Api, TRUNCATED};
+use crate::metrics::Gauge;
+use crate::query_log::{Ended, Origin};
 
 /// The most steps a range query may have.
 const MAX_STEPS: i64 = 11_000;
 
 /// `GET, POST /api/v1/query`.
-pub async fn instant(State(api): State<Arc<Api>>, params: Params) -> Result<Answer, ApiError> {
+pub async fn instant(
+    State(api): State<Arc<Api>>,
+    Asker(origin): Asker,
+    params: Params,
+) -> Result<Answer, ApiError> {
     let time_ms = params.time_ms("time")?.unwrap_or_else(|| api.clock.now_ms());
-    let limit = params.limit("limit")?;
+    let form = Form::of(&params)?;
     let options = query_options(&api, &params)?;
     let (text, expr) = parse_query(&api, &params)?;
-    let stats = stats_of(&params);
-    run(&api, options, move |api, options| {
-        let result = api.engine.instant(&*api.queryable, &expr, &text, time_ms, options)?;
-        Ok(answer(result, limit, stats))
+    let asked = Asked { text, start_ms: time_ms, end_ms: time_ms, step_ms: 0, origin, form };
+    run(&api, options, asked, move |api, asked, options| {
+        api.engine.instant(&*api.queryable, &expr, &asked.text, time_ms, options)
     })
     .await
 }
 
 /// `GET, POST /api/v1/query_range`.
-pub async fn range(State(api): State<Arc<Api>>, params: Params) -> Result<Answer, ApiError> {
+pub async fn range(
+    State(api): State<Arc<Api>>,
+    Asker(origin): Asker,
+    params: Params,
+) -> Result<Answer, ApiError> {
     let start_ms = params.required_time_ms("start")?;
     let end_ms = params.required_time_ms("end")?;
     if end_ms < start_ms {
@@ -55,14 +70,13 @@ pub async fn range(State(api): State<Arc<Api>>, params: Params) -> Result<Answer
              Try decreasing the query resolution (?step=XX)",
         ));
     }
-    let limit = params.limit("limit")?;
+    let form = Form::of(&params)?;
     let options = query_options(&api, &params)?;
     let (text, expr) = parse_query(&api, &params)?;
-    let stats = stats_of(&params);
-    run(&api, options, move |api, options| {
-        let result =
-            api.engine.range(&*api.queryable, &expr, &text, start_ms, end_ms, step_ms, options)?;
-        Ok(answer(result, limit, stats))
+    let asked = Asked { text, start_ms, end_ms, step_ms, origin, form };
+    run(&api, options, asked, move |api, asked, options| {
+        let (text, queryable) = (&asked.text, &*api.queryable);
+        api.engine.range(queryable, &expr, text, start_ms, end_ms, step_ms, options)
     })
     .await
 }
@@ -76,7 +90,9 @@ pub async fn exemplars(State(api): State<Arc<Api>>, params: Params) -> Result<An
     }
     let (_, expr) = parse_query(&api, &params)?;
     let options = query_options(&api, &params)?;
-    run(&api, options, move |api, _| {
+    let slot = slot(&api, &options).await?;
+    api.blocking(move |api| {
+        let _slot = slot;
         let selectors = expr.selectors();
         if selectors.is_empty() {
             return Ok(Answer::with(|out| out.extend_from_slice(b"[]")));
@@ -137,9 +153,46 @@ fn query_options(api: &Api, params: &Params) -> Result<QueryOptions, ApiError> {
     })
 }
 
-/// Which statistics the client wants: none, the totals, or all.
-fn stats_of(params: &Params) -> bool {
-    params.get("stats").is_some()
+/// How the client wants the answer.
+#[derive(Debug, Clone, Copy)]
+struct Form {
+    /// Most series; 0: all.
+    limit: usize,
+    /// With statistics.
+    stats: bool,
+}
+
+impl Form {
+    fn of(params: &Params) -> Result<Self, ApiError> {
+        Ok(Self { limit: params.limit("limit")?, stats: params.get("stats").is_some() })
+    }
+}
+
+/// A query, who asked it, and how the answer shall look.
+struct Asked {
+    text: String,
+    start_ms: i64,
+    end_ms: i64,
+    step_ms: i64,
+    origin: Origin,
+    form: Form,
+}
+
+/// Who sent the request.
+pub struct Asker(Origin);
+
+impl<S: Send + Sync> FromRequestParts<S> for Asker {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let path = parts.extensions.get::<MatchedPath>();
+        Ok(Self(Origin::Request {
+            client_ip: peer.map_or_else(String::new, |peer| peer.0.ip().to_string()),
+            method: parts.method.as_str().to_owned(),
+            path: path.map_or_else(String::new, |path| path.as_str().to_owned()),
+        }))
+    }
 }
 
 /// Cancels the evaluation when the request's future is dropped: the client
@@ -152,34 +205,93 @@ impl Drop for CancelOnDrop {
     }
 }
 
+/// Counts a query from when it is asked until it has ended.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(queries: &Gauge) -> Self {
+        queries.add(1.0);
+        Self(queries.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.add(-1.0);
+    }
+}
+
+/// Waits until fewer than `--query.max-concurrency` queries run.
+async fn slot(api: &Api, options: &QueryOptions) -> Result<OwnedSemaphorePermit, ApiError> {
+    let timeout = options.timeout.unwrap_or(api.options.query.timeout);
+    tokio::time::timeout(timeout, Arc::clone(&api.query_slots).acquire_owned())
+        .await
+        .map_err(|_| ApiError::new(ErrorType::Timeout, "query timed out in query queue"))?
+        .map_err(|_| ApiError::new(ErrorType::Unavailable, "narthex is stopping"))
+}
+
 /// Waits for a query slot, then evaluates off the runtime.
 async fn run(
     api: &Arc<Api>,
     options: QueryOptions,
-    work: impl FnOnce(&Api, &QueryOptions) -> Result<Answer, ApiError> + Send + 'static,
+    asked: Asked,
+    evaluate: impl FnOnce(&Api, &Asked, &QueryOptions) -> Result<QueryResult, QueryError>
+    + Send
+    + 'static,
 ) -> Result<Answer, ApiError> {
-    let timeout = options.timeout.unwrap_or(api.options.query.timeout);
-    let slot = tokio::time::timeout(timeout, Arc::clone(&api.query_slots).acquire_owned())
-        .await
-        .map_err(|_| ApiError::new(ErrorType::Timeout, "query timed out in query queue"))?
-        .map_err(|_| ApiError::new(ErrorType::Unavailable, "narthex is stopping"))?;
+    let counted = Counted::new(&api.metrics.queries);
+    let arrived = Instant::now();
+    let slot = slot(api, &options).await?;
+    let queued = arrived.elapsed();
     let _cancel = CancelOnDrop(options.cancel.clone());
-    let api = Arc::clone(api);
-    tokio::task::spawn_blocking(move || {
-        let _slot = slot;
-        let started = std::time::Instant::now();
-        let answer = work(&api, &options);
-        api.metrics.query_duration.with(&["inner_eval"]).observe(started.elapsed().as_secs_f64());
-        answer
+    api.blocking(move |api| {
+        let _held = (slot, counted);
+        let active = api.active_queries.insert(&asked.text);
+        let began = Instant::now();
+        let result = evaluate(api, &asked, &options);
+        let took = began.elapsed();
+        drop(active);
+        note(api, &asked, queued, took, &result);
+        Ok(answer(result?, asked.form))
     })
     .await
-    .map_err(|e| ApiError::new(ErrorType::Internal, format!("query evaluation ended: {e}")))?
 }
 
-fn answer(result: QueryResult, limit: usize, with_stats: bool) -> Answer {
+/// Counts a query that has ended, and tells the log of it.
+fn note(
+    api: &Api,
+    asked: &Asked,
+    queued: Duration,
+    took: Duration,
+    result: &Result<QueryResult, QueryError>,
+) {
+    let observe = |slice, seconds| api.metrics.query_duration.with(&[slice]).observe(seconds);
+    observe("queue_time", queued.as_secs_f64());
+    if let Ok(result) = result {
+        observe("prepare_time", result.stats.prepare_s);
+        observe("inner_eval", result.stats.eval_s);
+        api.metrics.samples.add(result.stats.total_samples);
+    }
+    let error = result.as_ref().err().map(ToString::to_string);
+    api.query_log.note(&Ended {
+        text: &asked.text,
+        start_ms: asked.start_ms,
+        end_ms: asked.end_ms,
+        step_ms: asked.step_ms,
+        origin: &asked.origin,
+        queued,
+        took,
+        outcome: match (result, &error) {
+            (Ok(result), _) => Ok(&result.stats),
+            (Err(_), error) => Err(error.as_deref().unwrap_or_default()),
+        },
+    });
+}
+
+fn answer(result: QueryResult, form: Form) -> Answer {
     let mut answer = Answer::new();
-    let truncated = push_value(answer.data(), &result.value, limit);
-    if with_stats {
+    let truncated = push_value(answer.data(), &result.value, form.limit);
+    if form.stats {
         let out = answer.data();
         let s = &result.stats;
         out.pop();
@@ -216,6 +328,7 @@ fn push_value(out: &mut Vec<u8>, value: &QueryValue, limit: usize) -> bool {
     out.extend_from_slice(b"{\"resultType\":\"");
     out.extend_from_slice(kind.as_bytes());
     out.extend_from_slice(b"\",\"result\":");
+    let mut samples = SampleWriter::default();
     match value {
         QueryValue::Scalar(time_ms, value) => {
             out.push(b'[');
@@ -251,7 +364,7 @@ fn push_value(out: &mut Vec<u8>, value: &QueryValue, limit: usize) -> bool {
             push_labels(out, &s.labels);
             if !s.floats.is_empty() {
                 out.extend_from_slice(b",\"values\":");
-                push_array(out, &s.floats, |out, (t, v)| push_sample(out, *t, *v));
+                samples.push_samples(out, &s.floats);
             }
             if !s.histograms.is_empty() {
                 out.extend_from_slice(b",\"histograms\":");

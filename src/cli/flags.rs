@@ -265,6 +265,12 @@ pub const FLAGS: &[Flag] = &[
     ),
     flag("query.timeout", Text, "2m", Used("Longest time for a query")),
     flag("query.max-concurrency", Text, "20", Used("Most queries at a time")),
+    flag(
+        "query.log-slower-than",
+        Text,
+        "10s",
+        Used("Queries that take longer are logged, with what they cost; 0s: none"),
+    ),
     flag("query.max-samples", Text, "50000000", Used("Most samples that one query may hold")),
     flag(
         "scrape.adjust-timestamps",

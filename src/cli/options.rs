@@ -130,6 +130,8 @@ pub struct QueryOptions {
     pub max_concurrency: usize,
     /// That one may hold.
     pub max_samples: usize,
+    /// Those that take longer are logged; zero: none.
+    pub log_slower_than: Duration,
 }
 
 /// Scraping.
@@ -223,6 +225,7 @@ impl Options {
                 timeout: positive(raw, "query.timeout")?,
                 max_concurrency: count(raw, "query.max-concurrency")?,
                 max_samples: count(raw, "query.max-samples")?,
+                log_slower_than: duration(raw, "query.log-slower-than")?,
             },
             scrape: scrape(raw)?,
             log: log(raw)?,

@@ -132,16 +132,13 @@ pub fn global(
         return Err(section.field_error("external_labels", message));
     }
     let expanded = external.iter().map(|(name, value)| (name, expand(value, environment)));
-    if section.path("query_log_file")?.is_some() {
-        let message = "narthex does not support this field yet";
-        return Err(section.field_error("query_log_file", message));
-    }
     let global = GlobalConfig {
         scrape_interval,
         scrape_timeout,
         evaluation_interval: positive(evaluation, defaults.evaluation_interval),
         rule_query_offset: section.get("rule_query_offset", Field::duration)?.unwrap_or_default(),
         external_labels: Labels::from_pairs(expanded),
+        query_log_file: section.path("query_log_file")?,
         scrape_failure_log_file: section.path("scrape_failure_log_file")?,
         limits: limits(&mut section, &ScrapeLimits::default())?,
         metric_name_validation: validation,

@@ -71,6 +71,7 @@ fn global(config: &GlobalConfig) -> Fields {
     let mut external = Fields::default();
     config.external_labels.iter().for_each(|(name, value)| external.text(name, value));
     out.map("external_labels", external);
+    some_path(&mut out, "query_log_file", config.query_log_file.as_ref());
     some_path(&mut out, "scrape_failure_log_file", config.scrape_failure_log_file.as_ref());
     limits(&mut out, &config.limits);
     out.text("metric_name_validation_scheme", config.metric_name_validation.as_str());

@@ -167,7 +167,6 @@ fn the_rules_of_prometheus_hold() {
         "alerting: {alertmanagers: [{static_configs: [{targets: ['http://x']}]}]}".to_owned(),
         "storage: {tsdb: {retention: {percentage: 101}}}".to_owned(),
         "storage: {tsdb: {retention: {percentage: 50}}}".to_owned(),
-        "global: {query_log_file: queries.log}".to_owned(),
         "storage: {tsdb: {chunk_encoding: {floats: XOR}}}".to_owned(),
         "storage: {tsdb: {chunk_encoding: {flots: xor}}}".to_owned(),
         "operator: {service_discovery_role: pod}".to_owned(),

@@ -52,6 +52,8 @@ pub struct GlobalConfig {
     pub rule_query_offset: Duration,
     /// Added to alerts, federation and remote writes.
     pub external_labels: Labels,
+    /// Where queries are logged, if anywhere.
+    pub query_log_file: Option<PathBuf>,
     /// Where failed scrapes are logged, if anywhere.
     pub scrape_failure_log_file: Option<PathBuf>,
     /// Defaults of the limits of each scrape configuration.
@@ -81,6 +83,7 @@ impl Default for GlobalConfig {
             evaluation_interval: Duration::from_secs(60),
             rule_query_offset: Duration::ZERO,
             external_labels: Labels::empty(),
+            query_log_file: None,
             scrape_failure_log_file: None,
             limits: ScrapeLimits::default(),
             metric_name_validation: NameValidation::Utf8,

@@ -1,11 +1,12 @@
 //! What do groups stand on? Queries, storage, notifications, settings.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use narthex_query::ast::Expr;
 use narthex_query::engine::{Engine, QueryOptions};
 use narthex_query::parse::{ParseOptions, parse};
-use narthex_query::value::{QueryValue, VectorSample};
+use narthex_query::value::{QueryStats, QueryValue, VectorSample};
 use narthex_storage::append::Appendable;
 use narthex_storage::labels::{Labels, Matcher};
 use narthex_storage::read::{Column, Queryable};
@@ -13,6 +14,7 @@ use narthex_storage::sample::Value;
 
 use super::metrics::RuleMetrics;
 use crate::notify::Notify;
+use crate::query_log::{Ended, Origin, QueryLog};
 
 /// Answers the queries of rules and templates.
 pub trait Query: Send + Sync {
@@ -85,15 +87,46 @@ pub struct EngineQuery {
     pub queryable: Arc<dyn Queryable>,
     /// Which experimental parts of PromQL templates may use.
     pub parse: ParseOptions,
+    /// Hears of the queries of a group.
+    pub log: Option<(Arc<QueryLog>, Origin)>,
+}
+
+impl EngineQuery {
+    /// The same for the rules of a group.
+    #[must_use]
+    pub fn of_group(&self, file: &str, name: &str) -> Self {
+        let origin = Origin::RuleGroup { file: file.to_owned(), name: name.to_owned() };
+        let log = self.log.as_ref().map(|(log, _)| (Arc::clone(log), origin));
+        Self { log, ..self.clone() }
+    }
+
+    fn note(&self, text: &str, time_ms: i64, began: Instant, result: Result<&QueryStats, &str>) {
+        if let Some((log, origin)) = &self.log {
+            log.note(&Ended {
+                text,
+                start_ms: time_ms,
+                end_ms: time_ms,
+                step_ms: 0,
+                origin,
+                queued: Duration::ZERO,
+                took: began.elapsed(),
+                outcome: result,
+            });
+        }
+    }
 }
 
 impl Query for EngineQuery {
     fn instant(&self, expr: &Expr, text: &str, time_ms: i64) -> Result<Vec<VectorSample>, String> {
         let options = QueryOptions::default();
+        let began = Instant::now();
         let result = self
             .engine
             .instant(&*self.queryable, expr, text, time_ms, &options)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| error.to_string());
+        let outcome = result.as_ref().map(|r| &r.stats).map_err(String::as_str);
+        self.note(text, time_ms, began, outcome);
+        let result = result?;
         match result.value {
             QueryValue::Vector(vector) => Ok(vector),
             QueryValue::Scalar(timestamp_ms, value) => {

@@ -117,6 +117,13 @@ impl Group {
         &self.key
     }
 
+    /// The file's name.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        let name = self.key.len().saturating_sub(self.name.len() + 1);
+        self.key.get(..name).unwrap_or_default()
+    }
+
     /// The name.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -26,6 +26,7 @@ use super::status::GroupStatus;
 use crate::config::{Config, glob::glob};
 use crate::metrics::Registry;
 use crate::notify::Notify;
+use crate::query_log::{Origin, QueryLog};
 
 /// Alerts that stay as they are are still written so often, so that a restart
 /// knows how long the process was away.
@@ -52,6 +53,8 @@ pub struct ManagerOptions {
     /// The data directory; alerts are kept in `state/` below it. `None` keeps
     /// them in memory only.
     pub data: Option<PathBuf>,
+    /// Hears of all queries of rules.
+    pub query_log: Option<Arc<QueryLog>>,
 }
 
 impl Default for ManagerOptions {
@@ -66,6 +69,7 @@ impl Default for ManagerOptions {
             concurrent_groups: (2 * cores).clamp(4, 20),
             parse: ParseOptions::default(),
             data: None,
+            query_log: None,
         }
     }
 }
@@ -88,6 +92,7 @@ impl fmt::Display for RulesError {
 /// Dropping it stops nothing: call [`Manager::stop`].
 pub struct Manager {
     base: Context,
+    queries: EngineQuery,
     options: ManagerOptions,
     shared: Arc<Shared>,
     state: Mutex<State>,
@@ -173,8 +178,13 @@ impl Manager {
             }
             None => (None, false),
         };
+        let log = options
+            .query_log
+            .clone()
+            .map(|log| (log, Origin::RuleGroup { file: String::new(), name: String::new() }));
+        let queries = EngineQuery { engine, queryable, parse: options.parse, log };
         let base = Context {
-            query: Arc::new(EngineQuery { engine, queryable, parse: options.parse }),
+            query: Arc::new(queries.clone()),
             appendable,
             notify,
             external_labels: Labels::empty(),
@@ -195,6 +205,7 @@ impl Manager {
         };
         Ok(Self {
             base,
+            queries,
             options,
             shared: Arc::new(shared),
             state: Mutex::default(),
@@ -326,7 +337,11 @@ impl Manager {
                 None => {}
             }
             context.metrics.add_group(&key, group.interval_ms(), group.rules().len());
-            let started = self.start(Arc::new(group), context.clone(), &settings, is_first);
+            let context = Arc::new(Context {
+                query: Arc::new(self.queries.of_group(group.file(), group.name())),
+                ..Context::clone(&context)
+            });
+            let started = self.start(Arc::new(group), context, &settings, is_first);
             running.insert(key, started);
         }
         for (key, old) in before {

@@ -41,6 +41,7 @@ fn bench() -> Bench {
         engine: Arc::new(Engine::new(EngineOptions::default())),
         queryable: Arc::new(storage.clone()),
         parse: ParseOptions::default(),
+        log: None,
     };
     let context = Context {
         query: Arc::new(query),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::ConnectInfo;
 use axum::http::{HeaderValue, Request, Response, StatusCode, header};
 use axum::response::IntoResponse as _;
 use hyper::body::Incoming;
@@ -63,13 +64,13 @@ async fn accept(
     let graceful = GracefulShutdown::new();
     let connections = tokio_util::task::TaskTracker::new();
     loop {
-        let (stream, slot) = tokio::select! {
+        let (stream, peer, slot) = tokio::select! {
             () = stop.cancelled() => break,
             accepted = async {
                 let slot = Arc::clone(&slots).acquire_owned().await;
                 (listener.accept().await, slot)
             } => match accepted {
-                (Ok((stream, _)), Ok(slot)) => (stream, slot),
+                (Ok((stream, peer)), Ok(slot)) => (stream, peer, slot),
                 (Err(error), _) => {
                     tracing::warn!(%error, "accept");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -80,7 +81,7 @@ async fn accept(
         };
         let (router, web, watcher) = (router.clone(), web.current(), graceful.watcher());
         connections.spawn(async move {
-            connection(stream, router, web, watcher).await;
+            connection(stream, peer, router, web, watcher).await;
             drop(slot);
         });
     }
@@ -95,14 +96,22 @@ async fn accept(
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, web: WebConfig, watcher: Watcher) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    web: WebConfig,
+    watcher: Watcher,
+) {
     let _ = stream.set_nodelay(true);
     match web.tls.clone() {
-        None => requests(TokioIo::new(stream), router, web, watcher).await,
+        None => requests(TokioIo::new(stream), peer, router, web, watcher).await,
         Some(tls) => {
             let handshake = tokio_rustls::TlsAcceptor::from(tls).accept(stream);
             match tokio::time::timeout(HEADER_TIMEOUT, handshake).await {
-                Ok(Ok(stream)) => requests(TokioIo::new(stream), router, web, watcher).await,
+                Ok(Ok(stream)) => {
+                    requests(TokioIo::new(stream), peer, router, web, watcher).await;
+                }
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake"),
                 Err(_) => tracing::debug!("TLS handshake took too long"),
             }
@@ -110,12 +119,18 @@ async fn connection(stream: TcpStream, router: Router, web: WebConfig, watcher: 
     }
 }
 
-async fn requests<S>(io: TokioIo<S>, router: Router, web: WebConfig, watcher: Watcher)
-where
+async fn requests<S>(
+    io: TokioIo<S>,
+    peer: SocketAddr,
+    router: Router,
+    web: WebConfig,
+    watcher: Watcher,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let http2 = web.http2;
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
         let (router, web) = (router.clone(), web.clone());
         async move { Ok::<_, Infallible>(answer(router, web, request).await) }
     });

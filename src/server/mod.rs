@@ -33,6 +33,7 @@ use crate::cli::{ConfigSource, Options};
 use crate::config::Config;
 use crate::metrics::Registry;
 use crate::notices::Notices;
+use crate::query_log::{ActiveQueries, QueryLog};
 
 /// Least worker threads of the runtime: a request must not wait for a scrape.
 const MIN_WORKERS: usize = 2;
@@ -75,6 +76,9 @@ pub enum StartError {
     /// The state of alerts cannot be kept.
     #[error("the state of alerts: {0}")]
     RuleState(#[source] std::io::Error),
+    /// The queries that run cannot be noted.
+    #[error("queries.active in the data directory: {0}")]
+    ActiveQueries(#[source] std::io::Error),
     /// A flag asks for what this binary does not have.
     #[error("{0}")]
     Flag(String),
@@ -130,6 +134,10 @@ async fn serve(options: Options) -> Result<(), StartError> {
         },
     ));
 
+    let slower_than = Some(options.query.log_slower_than).filter(|d| !d.is_zero());
+    let query_log = Arc::new(QueryLog::new(slower_than, &registry));
+    let active_queries = active_queries(&options)?;
+
     let notifier = Arc::new(crate::notify::Manager::new(
         &registry,
         crate::notify::ManagerOptions {
@@ -144,7 +152,10 @@ async fn serve(options: Options) -> Result<(), StartError> {
         Arc::clone(&engine),
         Arc::clone(&notifier) as _,
         &registry,
-        rule_options(&options, parse_options),
+        crate::rules::ManagerOptions {
+            query_log: Some(Arc::clone(&query_log)),
+            ..rule_options(&options, parse_options)
+        },
     );
     let rules = Arc::new(rules.map_err(StartError::RuleState)?);
 
@@ -158,6 +169,7 @@ async fn serve(options: Options) -> Result<(), StartError> {
         rules: Arc::clone(&rules),
         notifier: Arc::clone(&notifier),
         engine: Arc::clone(&engine),
+        query_log: Arc::clone(&query_log),
     };
     let reloader = Reloader::new(
         Arc::clone(&options),
@@ -174,6 +186,8 @@ async fn serve(options: Options) -> Result<(), StartError> {
         db: Arc::clone(&db),
         engine,
         parse_options,
+        query_log,
+        active_queries,
         query_slots: Arc::new(Semaphore::new(options.query.max_concurrency)),
         cors_origin: cors_origin(&options)?,
         options: Arc::clone(&options),
@@ -277,7 +291,7 @@ fn open_storage(options: &Options, config: &Config) -> Result<Db, StartError> {
         out_of_order_window_ms: ms(config.storage.out_of_order_window),
         wal_sync_interval_ms: ms(options.storage.wal_sync_interval),
         future_limit_ms: FUTURE_LIMIT_MS,
-        head_limit_bytes: head_limit_bytes(options),
+        head_limit_bytes: memory_limit_bytes(options) / 2,
         max_exemplars: config
             .storage
             .max_exemplars
@@ -311,11 +325,11 @@ fn open_storage(options: &Options, config: &Config) -> Result<Db, StartError> {
     Ok(db)
 }
 
-/// The head's share of the memory budget.
-fn head_limit_bytes(options: &Options) -> usize {
+/// The memory budget. The head has half of it, queries a quarter.
+fn memory_limit_bytes(options: &Options) -> usize {
     const MIN_BYTES: u64 = 64 << 20;
     let limit = options.memory_limit_bytes.unwrap_or_else(|| available_memory() / 10 * 8);
-    usize::try_from(limit.max(MIN_BYTES) / 2).unwrap_or(usize::MAX)
+    usize::try_from(limit.max(MIN_BYTES)).unwrap_or(usize::MAX)
 }
 
 /// What the control group or the machine has, in bytes.
@@ -331,10 +345,22 @@ fn available_memory() -> u64 {
     group.map_or(machine, |group| group.min(machine))
 }
 
+/// The queries that run; those that did when the process before was killed are
+/// logged: one of them may be why.
+fn active_queries(options: &Options) -> Result<ActiveQueries, StartError> {
+    let opened = ActiveQueries::open(&options.storage.path, options.query.max_concurrency);
+    let (queries, unfinished) = opened.map_err(StartError::ActiveQueries)?;
+    for query in unfinished {
+        tracing::warn!(query, "this query did not finish in the last run");
+    }
+    Ok(queries)
+}
+
 fn engine_options(options: &Options) -> EngineOptions {
     EngineOptions {
         lookback_ms: i64::try_from(options.query.lookback_delta.as_millis()).unwrap_or(300_000),
         max_samples: options.query.max_samples as u64,
+        max_bytes: memory_limit_bytes(options) / 4,
         timeout: Some(options.query.timeout),
         delayed_name_removal: options.features.delayed_name_removal,
         ..EngineOptions::default()

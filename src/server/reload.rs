@@ -17,6 +17,7 @@ use crate::config::{self, Config};
 use crate::discovery::Discovery;
 use crate::metrics::{Gauge, Registry};
 use crate::notices::Notices;
+use crate::query_log::QueryLog;
 use crate::{notify, rules, scrape};
 
 /// Where a node exporter listens by default.
@@ -38,6 +39,8 @@ pub struct Rooms {
     pub notifier: Arc<notify::Manager>,
     /// Queries.
     pub engine: Arc<Engine>,
+    /// Where queries are written to.
+    pub query_log: Arc<QueryLog>,
 }
 
 /// Puts configurations in force, one at a time.
@@ -163,7 +166,7 @@ impl Reloader {
         let wanted = self.objects.wanted(config, &self.discovery);
         // Rules first: of all parts they are most often wrong, and a wrong
         // one changes nothing.
-        let Rooms { scrape, rules, notifier, engine } = &self.rooms;
+        let Rooms { scrape, rules, notifier, engine, query_log } = &self.rooms;
         let interval = config.global.evaluation_interval;
         engine.set_default_subquery_step(i64::try_from(interval.as_millis()).unwrap_or(i64::MAX));
         rules.apply(config).await.map_err(|e| e.to_string())?;
@@ -179,6 +182,8 @@ impl Reloader {
             .apply(config, |scrape| self.discovery.follow(&scrape.job_name, &scrape.discovery));
         self.objects.tell(wanted.status);
         scraped.map_err(|e| e.to_string())?;
+        let log_file = config.global.query_log_file.as_deref();
+        query_log.set_file(log_file).map_err(|e| format!("query_log_file: {e}"))?;
         let now_ms = self.clock.now_ms();
         self.success.set(1.0);
         #[allow(clippy::cast_precision_loss, reason = "exact for a million years")]

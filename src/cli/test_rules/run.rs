@@ -132,6 +132,7 @@ impl Bench {
             engine: Arc::new(engine),
             queryable: Arc::new(storage.clone()),
             parse: ParseOptions::default(),
+            log: None,
         };
         let context = Context {
             query: Arc::new(query),
