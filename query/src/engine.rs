@@ -74,6 +74,8 @@ pub struct QueryOptions {
     pub lookback_ms: Option<i64>,
     /// A time limit of its own; the engine's holds as well.
     pub timeout: Option<Duration>,
+    /// Whether the samples that each step looked at are counted.
+    pub per_step: bool,
     /// Stops the query from outside.
     pub cancel: CancelToken,
 }
@@ -261,6 +263,7 @@ impl Engine {
             lease: Lease::new(Arc::clone(&self.pool)),
             peak_samples: 0,
             total_samples: 0,
+            per_step: options.per_step.then(|| vec![0; frame.count]),
             series: 0,
         };
         let mut eval = Eval::new(&self.options, queryable, lookback_ms, range, budget);
@@ -279,7 +282,9 @@ impl Engine {
             eval_s: prepared.elapsed().as_secs_f64(),
         };
         let lease = std::mem::take(&mut eval.budget.lease);
-        Ok(QueryResult { value, warnings, infos, stats, lease })
+        let per_step = eval.budget.per_step.take().unwrap_or_default();
+        let samples_per_step = frame.times().zip(per_step).collect();
+        Ok(QueryResult { value, warnings, infos, stats, samples_per_step, lease })
     }
 
     fn instant_value(

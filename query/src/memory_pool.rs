@@ -37,20 +37,32 @@ impl Lease {
         self.bytes
     }
 
-    /// Grows to at least `wanted` bytes, unless all leases together would
-    /// exceed `limit`; says how much they would be then.
+    /// Grows to at least `wanted` bytes, if all leases together stay within
+    /// `limit` and the query within its part of it; else says by how many bytes
+    /// it is too much.
+    ///
+    /// No query gets more than half, and the last quarter is for those that
+    /// need little: a dashboard goes on while somebody asks for everything.
     pub(crate) fn grow(&mut self, wanted: usize, limit: usize) -> Result<(), usize> {
         let Some(more) = wanted.checked_sub(self.bytes).filter(|more| *more > 0) else {
             return Ok(());
         };
+        let is_small = wanted <= BLOCK_BYTES;
+        if let Some(over) = wanted.checked_sub(limit / 2).filter(|over| *over > 0)
+            && !is_small
+        {
+            return Err(over);
+        }
+        let end = if is_small { limit } else { limit - limit / 4 };
         let take = |bytes: usize| {
             let before = self.pool.leased_bytes.fetch_add(bytes, Ordering::Relaxed);
-            let after = before.saturating_add(bytes);
-            if after > limit {
-                self.pool.leased_bytes.fetch_sub(bytes, Ordering::Relaxed);
-                return Err(after);
+            match before.saturating_add(bytes).checked_sub(end) {
+                None | Some(0) => Ok(bytes),
+                Some(over) => {
+                    self.pool.leased_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                    Err(over)
+                }
             }
-            Ok(bytes)
         };
         // The last bytes of the pool are given away one by one.
         let blocks = more.checked_next_multiple_of(BLOCK_BYTES).unwrap_or(more);
@@ -79,16 +91,33 @@ mod tests {
     #[test]
     fn leases_share_a_limit_and_give_back() {
         let pool = Arc::new(Pool::default());
-        let limit = 3 * BLOCK_BYTES;
-        let (mut a, mut b) = (Lease::new(Arc::clone(&pool)), Lease::new(Arc::clone(&pool)));
+        let limit = 16 * BLOCK_BYTES;
+        let lease = || Lease::new(Arc::clone(&pool));
+        let (mut a, mut b, mut c) = (lease(), lease(), lease());
         assert_eq!(a.grow(1, limit), Ok(()));
         assert_eq!(a.bytes(), BLOCK_BYTES);
-        assert_eq!(b.grow(2 * BLOCK_BYTES - 5, limit), Ok(()));
-        assert_eq!(a.grow(BLOCK_BYTES + 1, limit), Err(limit + 1));
-        assert_eq!(a.bytes(), BLOCK_BYTES);
+        assert_eq!(a.grow(8 * BLOCK_BYTES + 1, limit), Err(1), "half is the most");
+        assert_eq!(a.grow(8 * BLOCK_BYTES, limit), Ok(()));
+        assert_eq!(b.grow(4 * BLOCK_BYTES - 5, limit), Ok(()));
+        assert_eq!(
+            c.grow(2 * BLOCK_BYTES, limit),
+            Err(2 * BLOCK_BYTES),
+            "the rest is for small ones"
+        );
+        assert_eq!(c.grow(BLOCK_BYTES, limit), Ok(()));
+        assert_eq!(c.grow(BLOCK_BYTES + 1, limit), Err(BLOCK_BYTES + 1));
         drop(b);
-        assert_eq!(a.grow(limit, limit), Ok(()));
-        drop(a);
+        assert_eq!(c.grow(2 * BLOCK_BYTES, limit), Ok(()));
+        drop((a, c));
         assert_eq!(pool.leased_bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn where_there_is_little_small_queries_pass() {
+        let pool = Arc::new(Pool::default());
+        let mut lease = Lease::new(Arc::clone(&pool));
+        assert_eq!(lease.grow(1000, 1500), Ok(()));
+        assert_eq!(lease.grow(1501, 1500), Err(1));
+        assert_eq!(lease.grow(usize::MAX, usize::MAX / 4), Err(usize::MAX - usize::MAX / 8));
     }
 }

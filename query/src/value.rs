@@ -19,6 +19,9 @@ pub struct QueryResult {
     pub infos: Vec<String>,
     /// What it cost.
     pub stats: QueryStats,
+    /// Samples that each step looked at, by time in milliseconds; empty unless
+    /// [asked for](crate::engine::QueryOptions::per_step).
+    pub samples_per_step: Vec<(i64, u64)>,
     /// The memory that it holds, counted against that of all queries until
     /// this is dropped.
     pub lease: Lease,

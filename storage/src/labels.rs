@@ -428,11 +428,26 @@ pub struct Matcher {
     pub op: MatchOp,
     /// Text or regular expression, as written.
     pub value: String,
-    regex: Option<Regex>,
+    test: Test,
+}
+
+/// How a value is compared with a matcher's.
+#[derive(Debug, Clone)]
+enum Test {
+    /// With the text.
+    Equal,
+    /// With literals between bars, as lists of hosts or pods are: their places
+    /// in the text, sorted, each once.
+    Literals(Vec<(u32, u32)>),
+    Regex(Regex),
 }
 
 /// Largest compiled size of one regular expression, in bytes.
 const REGEX_SIZE_LIMIT: usize = 4 << 20;
+
+/// Longest regular expression that is more than literals, in bytes: reading
+/// one takes some hundred times its length.
+const MAX_REGEX_BYTES: usize = 64 << 10;
 
 /// A regular expression that cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -452,29 +467,33 @@ impl Matcher {
         value: impl Into<String>,
     ) -> Result<Self, MatcherError> {
         let value = value.into();
-        let regex = match op {
-            MatchOp::Equal | MatchOp::NotEqual => None,
-            MatchOp::Regex | MatchOp::NotRegex => Some(anchored(&value)?),
+        let test = match op {
+            MatchOp::Equal | MatchOp::NotEqual => Test::Equal,
+            MatchOp::Regex | MatchOp::NotRegex => match literals(&value) {
+                Some(places) => Test::Literals(places),
+                None => Test::Regex(anchored(&value)?),
+            },
         };
-        Ok(Self { name: name.into(), op, value, regex })
+        Ok(Self { name: name.into(), op, value, test })
     }
 
     /// The matcher `name="value"`.
     #[must_use]
     pub fn equal(name: impl Into<String>, value: impl Into<String>) -> Self {
-        Self { name: name.into(), op: MatchOp::Equal, value: value.into(), regex: None }
+        Self { name: name.into(), op: MatchOp::Equal, value: value.into(), test: Test::Equal }
     }
 
     /// Whether a label value (empty for a missing label) satisfies this.
     #[must_use]
     pub fn matches(&self, value: &str) -> bool {
-        let regex = || self.regex.as_ref().expect("compiled in `new`");
-        match self.op {
-            MatchOp::Equal => self.value == value,
-            MatchOp::NotEqual => self.value != value,
-            MatchOp::Regex => regex().is_match(value),
-            MatchOp::NotRegex => !regex().is_match(value),
-        }
+        let found = match &self.test {
+            Test::Equal => self.value == value,
+            Test::Literals(places) => {
+                places.binary_search_by(|place| literal(&self.value, *place).cmp(value)).is_ok()
+            }
+            Test::Regex(regex) => regex.is_match(value),
+        };
+        found == matches!(self.op, MatchOp::Equal | MatchOp::Regex)
     }
 
     /// Whether series without the label satisfy this.
@@ -505,12 +524,37 @@ impl fmt::Display for Matcher {
     }
 }
 
+/// The alternatives of an expression that is nothing but literals between
+/// bars, one of which may be empty.
+fn literals(expression: &str) -> Option<Vec<(u32, u32)>> {
+    let plain =
+        |c: char| c.is_alphanumeric() || matches!(c, '_' | ':' | '/' | '-' | ' ' | '|' | ',');
+    if !expression.chars().all(plain) {
+        return None;
+    }
+    let mut places = Vec::new();
+    let mut start = 0;
+    for alternative in expression.split('|') {
+        let end = start + u32::try_from(alternative.len()).ok()?;
+        places.push((start, end));
+        start = end.checked_add(1)?;
+    }
+    places.sort_unstable_by_key(|place| literal(expression, *place));
+    places.dedup_by_key(|place| literal(expression, *place));
+    Some(places)
+}
+
+fn literal(expression: &str, (start, end): (u32, u32)) -> &str {
+    &expression[start as usize..end as usize]
+}
+
 /// Compiles an expression of RE2 as Prometheus does: `^(?s:...)$`.
 ///
 /// # Errors
 ///
 /// [`MatcherError`] in Go's words if it is not valid or too large.
 pub fn anchored(expression: &str) -> Result<Regex, MatcherError> {
+    check_length(expression)?;
     let translated = crate::re2::translate(expression).map_err(|e| MatcherError(e.to_string()))?;
     compile(&format!("^(?s:{translated})$"), expression)
 }
@@ -521,8 +565,17 @@ pub fn anchored(expression: &str) -> Result<Regex, MatcherError> {
 ///
 /// As [`anchored`].
 pub fn unanchored(expression: &str) -> Result<Regex, MatcherError> {
+    check_length(expression)?;
     let translated = crate::re2::translate(expression).map_err(|e| MatcherError(e.to_string()))?;
     compile(&translated, expression)
+}
+
+fn check_length(expression: &str) -> Result<(), MatcherError> {
+    if expression.len() <= MAX_REGEX_BYTES {
+        return Ok(());
+    }
+    let shown: String = expression.chars().take(100).collect();
+    Err(MatcherError(format!("error parsing regexp: expression too large: `{shown}...`")))
 }
 
 fn compile(translated: &str, expression: &str) -> Result<Regex, MatcherError> {
@@ -553,7 +606,29 @@ mod tests {
         assert!(m.matches("x\ny") && m.matches("z") && !m.matches("zz"));
     }
 
+    #[test]
+    fn long_expressions_are_lists_or_refused() {
+        let regex = |value: String| Matcher::new(MatchOp::Regex, "a", value);
+        let list = regex("pod-1|".repeat(1 << 17)).expect("a list");
+        assert!(list.matches("pod-1") && list.matches("") && !list.matches("pod-"));
+        let error = regex("x.|".repeat(1 << 17)).expect_err("too long").to_string();
+        assert!(error.contains("too large") && error.len() < 200, "{error}");
+    }
+
     proptest! {
+        #[test]
+        fn literals_match_as_the_expression_does(
+            alternatives in proptest::collection::vec("[ab-]{0,2}", 1..5),
+            value in "[ab-]{0,2}",
+        ) {
+            let text = alternatives.join("|");
+            let regex = anchored(&text).expect("valid").is_match(&value);
+            for (op, expected) in [(MatchOp::Regex, regex), (MatchOp::NotRegex, !regex)] {
+                let matcher = Matcher::new(op, "a", text.as_str()).expect("valid");
+                prop_assert_eq!(matcher.matches(&value), expected);
+            }
+        }
+
         #[test]
         fn a_set_gives_back_its_labels(pairs in proptest::collection::btree_map(".{1,300}", ".{1,300}", 0..8)) {
             let labels = Labels::from_pairs(&pairs);

@@ -18,15 +18,14 @@ pub enum QueryError {
     TooManySamples,
     /// More memory than is left of that of all queries (HTTP 422).
     #[error(
-        "query needs {held} bytes of memory, with which all queries would hold {wanted}, {} more than their limit of {limit}",
-        wanted - limit
+        "query needs {held} bytes of memory, {over} more than it can have of the {limit} that all queries share"
     )]
     TooManyBytes {
         /// Bytes that the query would hold.
         held: usize,
-        /// Bytes that all queries would hold.
-        wanted: usize,
-        /// Bytes that they may hold.
+        /// How many of them are too many.
+        over: usize,
+        /// Bytes that all queries may hold.
         limit: usize,
     },
     /// The time limit has passed (HTTP 503).

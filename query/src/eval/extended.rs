@@ -227,7 +227,8 @@ pub(super) fn stream_smoothed(
                 None => {}
             }
         }
-        ev.budget.total_samples += super::samples_of(&series);
+        let samples = super::samples_of(&series);
+        ev.budget.count_samples(samples, |step| super::samples_at(&series, step));
         if !series.is_vacant() {
             sink(ev, &mut series)?;
         }

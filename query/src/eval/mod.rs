@@ -70,6 +70,9 @@ pub(crate) struct Budget {
     pub(crate) lease: Lease,
     pub(crate) peak_samples: u64,
     pub(crate) total_samples: u64,
+    /// Samples that each step of the query looked at, if somebody wants to
+    /// know; set aside while other steps are evaluated.
+    pub(crate) per_step: Option<Vec<u64>>,
     pub(crate) series: u64,
 }
 
@@ -79,6 +82,13 @@ pub(crate) struct Selection {
     pub(crate) set: Arc<SeriesSet>,
     /// Whether dropping the name could make two of them equal.
     pub(crate) may_collide: bool,
+}
+
+/// The value of a node that occurs several times, and what it cost.
+struct Kept {
+    batch: Batch,
+    samples: u64,
+    per_step: Vec<u64>,
 }
 
 /// One evaluation of one query.
@@ -92,7 +102,7 @@ pub(crate) struct Eval<'a> {
     pub(crate) notes: Notes,
     pub(crate) budget: Budget,
     selections: HashMap<String, Arc<Selection>>,
-    shared: HashMap<(usize, Frame), Arc<Batch>>,
+    shared: HashMap<(usize, Frame), Arc<Kept>>,
     pub(crate) scratch: select::Scratch,
 }
 
@@ -196,7 +206,14 @@ impl<'a> Eval<'a> {
 
     /// Evaluates once, at the first step, and repeats the result.
     fn invariant(&mut self, inner: &Node, frame: Frame) -> Result<Batch, QueryError> {
+        let before = self.budget.total_samples;
+        let per_step = self.budget.per_step.take();
         let mut batch = self.eval(inner, Frame { count: 1, ..frame })?;
+        // As if each step had looked at them.
+        let seen = self.budget.total_samples - before;
+        self.budget.total_samples = before;
+        self.budget.per_step = per_step;
+        self.budget.count_samples(frame.count as u64 * seen, |_| seen);
         for series in &mut batch {
             self.release(series);
             if let Some(&value) = series.floats.first() {
@@ -217,14 +234,18 @@ impl<'a> Eval<'a> {
         inner: &Node,
         frame: Frame,
     ) -> Result<Batch, QueryError> {
-        if let Some(batch) = self.shared.get(&(number, frame)) {
-            let batch = Arc::clone(batch);
-            for series in batch.iter() {
+        if let Some(kept) = self.shared.get(&(number, frame)) {
+            let kept = Arc::clone(kept);
+            for series in &kept.batch {
                 self.hold(series)?;
             }
-            return Ok(batch.as_ref().clone());
+            let seen = |step: usize| kept.per_step.get(step).copied().unwrap_or(0);
+            self.budget.count_samples(kept.samples, seen);
+            return Ok(kept.batch.clone());
         }
         let before = std::mem::take(&mut self.notes);
+        let samples_before = self.budget.total_samples;
+        let steps_before = self.budget.per_step.clone().unwrap_or_default();
         let batch = self.eval(inner, frame);
         let own = std::mem::replace(&mut self.notes, before);
         // Annotations name a place, so what makes them is evaluated again.
@@ -235,7 +256,13 @@ impl<'a> Eval<'a> {
             for series in &batch {
                 self.hold(series)?;
             }
-            self.shared.insert((number, frame), Arc::new(batch.clone()));
+            let now = self.budget.per_step.as_deref().unwrap_or_default();
+            let kept = Kept {
+                batch: batch.clone(),
+                samples: self.budget.total_samples - samples_before,
+                per_step: now.iter().zip(&steps_before).map(|(now, then)| now - then).collect(),
+            };
+            self.shared.insert((number, frame), Arc::new(kept));
         }
         Ok(batch)
     }
@@ -336,6 +363,15 @@ impl Budget {
         self.bytes = self.bytes.saturating_sub(series.size_bytes());
     }
 
+    /// Counts samples that were looked at; `at` says how many of them by each
+    /// step.
+    pub(crate) fn count_samples(&mut self, total: u64, at: impl Fn(usize) -> u64) {
+        self.total_samples += total;
+        for (step, samples) in self.per_step.iter_mut().flatten().enumerate() {
+            *samples += at(step);
+        }
+    }
+
     /// Counts bytes that are kept, whatever they hold.
     pub(crate) fn take(&mut self, bytes: usize) -> Result<(), QueryError> {
         self.bytes = self.bytes.saturating_add(bytes);
@@ -354,8 +390,14 @@ impl Budget {
         }
         let (held, limit) = (self.bytes.saturating_add(bytes), self.max_bytes);
         let grown = self.lease.grow(held, limit);
-        grown.map_err(|wanted| QueryError::TooManyBytes { held, wanted, limit })
+        grown.map_err(|over| QueryError::TooManyBytes { held, over, limit })
     }
+}
+
+/// How many samples the series has at a step.
+fn samples_at(series: &Series, step: usize) -> u64 {
+    let float = u64::from(lanes::is_present(series.float(step)));
+    float + series.histogram(step).map_or(0, |h| lanes::histogram_samples(h))
 }
 
 fn samples_of(series: &Series) -> u64 {

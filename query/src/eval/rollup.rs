@@ -16,7 +16,7 @@ use super::rollup_float::{Floats, Function, Setting, roll, spreads};
 use super::scalar::Scalar;
 use super::select::strip;
 use super::windows::{PerAxis, Shape, Windows, find};
-use super::{Eval, QueryError, Sink, extended, lanes, range_hist};
+use super::{Budget, Eval, QueryError, Sink, extended, lanes, range_hist};
 
 /// The functions that `anchored` and `smoothed` may be used with.
 const ANCHORED: [Function; 5] =
@@ -226,17 +226,17 @@ impl Eval<'_> {
             self.budget.check_size(column.len() as u64, 0)?;
             series.floats.clear();
             series.histograms.clear();
-            let samples = roll_column(
+            roll_column(
                 work,
                 &column,
                 self.options.use_start_timestamps,
                 labels,
                 &mut per_axis,
                 &mut buffers,
+                &mut self.budget,
                 &mut self.notes,
                 &mut series,
             )?;
-            self.budget.total_samples += samples;
             if names.finish(work, labels, false, &mut series, &mut self.notes)? {
                 sink(self, &mut series)?;
             }
@@ -266,7 +266,7 @@ impl Eval<'_> {
             out.histograms.clear();
             let complete =
                 series.histograms.is_empty() && series.floats.iter().all(|v| is_present(*v));
-            let samples = if complete {
+            if complete {
                 let floats = Floats {
                     times_ms: &times,
                     values: &series.floats,
@@ -276,12 +276,12 @@ impl Eval<'_> {
                 };
                 let name = series.labels.metric_name().unwrap_or("");
                 roll(floats, work.setting(), name, &mut self.notes, &mut out.floats);
-                all_steps.total
+                count_windows(&mut self.budget, &all_steps);
             } else {
                 buffers.split.fill_steps(&series, &times);
-                roll_split(work, &series.labels, &mut buffers, &mut self.notes, &mut out)?
-            };
-            self.budget.total_samples += samples;
+                let Self { budget, notes, .. } = self;
+                roll_split(work, &series.labels, &mut buffers, budget, notes, &mut out)?;
+            }
             if names.finish(work, &series.labels, series.drop_name, &mut out, &mut self.notes)? {
                 sink(self, &mut out)?;
             }
@@ -290,7 +290,14 @@ impl Eval<'_> {
     }
 }
 
-/// Rolls up one column; gives how many samples the steps saw.
+/// Counts the samples in the windows of the steps.
+fn count_windows(budget: &mut Budget, windows: &Windows) {
+    budget.count_samples(windows.total, |step| {
+        windows.bounds.get(step).map_or(0, |(a, b)| u64::from(b - a))
+    });
+}
+
+/// Rolls up one column.
 #[allow(clippy::too_many_arguments, reason = "the state of a scan, split by borrower")]
 fn roll_column(
     work: &Work<'_>,
@@ -299,16 +306,17 @@ fn roll_column(
     labels: &Labels,
     per_axis: &mut PerAxis<Windows>,
     buffers: &mut Buffers,
+    budget: &mut Budget,
     notes: &mut Notes,
     out: &mut Series,
-) -> Result<u64, QueryError> {
+) -> Result<(), QueryError> {
     let with_starts = use_starts && work.function.uses_starts();
     let plain = work.extension == Extension::None
         && column.histograms.is_empty()
         && !(column.may_be_stale && column.floats.iter().any(|v| is_stale(*v)));
     if !plain {
         buffers.split.fill(column, with_starts);
-        return roll_split(work, labels, buffers, notes, out);
+        return roll_split(work, labels, buffers, budget, notes, out);
     }
     let windows = per_axis.get(column, || {
         let mut windows = Windows::default();
@@ -319,8 +327,9 @@ fn roll_column(
         windows
     });
     if windows.total == 0 {
-        return Ok(0);
+        return Ok(());
     }
+    count_windows(budget, windows);
     check_smoothing(work, windows)?;
     let floats = Floats {
         times_ms: column.timestamps(),
@@ -331,7 +340,7 @@ fn roll_column(
     };
     let name = labels.metric_name().unwrap_or("");
     roll(floats, work.setting(), name, notes, &mut out.floats);
-    Ok(windows.total)
+    Ok(())
 }
 
 /// Rolls up samples of any kind.
@@ -339,19 +348,22 @@ fn roll_split(
     work: &Work<'_>,
     labels: &Labels,
     buffers: &mut Buffers,
+    budget: &mut Budget,
     notes: &mut Notes,
     out: &mut Series,
-) -> Result<u64, QueryError> {
+) -> Result<(), QueryError> {
     let Buffers { split, windows, histogram_windows } = buffers;
     find(&split.times_ms, work.shape(), windows);
     find(&split.histogram_times_ms, work.shape(), histogram_windows);
     let name = labels.metric_name().unwrap_or("");
-    let mut total = windows.total;
-    for &(a, b) in &histogram_windows.bounds {
-        total += split.histograms[a as usize..b as usize]
-            .iter()
-            .map(|h| lanes::histogram_samples(h))
-            .sum::<u64>();
+    count_windows(budget, windows);
+    let of_window = |(a, b): (u32, u32)| -> u64 {
+        split.histograms[a as usize..b as usize].iter().map(|h| lanes::histogram_samples(h)).sum()
+    };
+    if histogram_windows.total > 0 {
+        let at = |step: usize| histogram_windows.bounds.get(step).map_or(0, |w| of_window(*w));
+        let total = histogram_windows.bounds.iter().map(|w| of_window(*w)).sum();
+        budget.count_samples(total, at);
     }
     if windows.total > 0 {
         check_smoothing(work, windows)?;
@@ -372,7 +384,7 @@ fn roll_split(
     } else {
         range_hist::roll(work, split, windows, histogram_windows, name, notes, out);
     }
-    Ok(total)
+    Ok(())
 }
 
 /// The factors of double exponential smoothing are checked where they are used.

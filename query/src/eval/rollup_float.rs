@@ -5,8 +5,6 @@
 //! extremes, sorted windows); all else is computed window by window in
 //! Prometheus' own order. Guarded by `benches/query.rs`.
 
-use std::collections::VecDeque;
-
 use crate::ast::Span;
 
 use super::arith::{kahan, nan_first, quantile};
@@ -564,36 +562,32 @@ pub(crate) fn mean_of(values: &[f64]) -> f64 {
 /// if all are.
 fn extreme(floats: Floats<'_>, out: &mut Vec<f64>, better: impl Fn(f64, f64) -> bool) {
     let values = floats.values;
-    if floats.windows.total <= 16 * values.len() as u64 {
-        each(floats, out, |_, a, b| {
-            let mut best = values[a];
-            for &v in &values[a..b] {
-                if better(v, best) || best.is_nan() {
-                    best = v;
-                }
-            }
-            best
-        });
-        return;
-    }
-    // Candidates, each better than all behind it.
-    let mut queue: VecDeque<usize> = VecDeque::new();
-    let mut to = 0;
+    // The first of equals, any number before NaN; joins in any grouping.
+    let pick = |first: f64, later: f64| {
+        if better(later, first) || first.is_nan() { later } else { first }
+    };
+    // A window is `a..middle`, of which the bests up to `middle` are known from
+    // each place on, and `middle..to`, which grows. When the first part has
+    // gone, the second takes its place: no sample is looked at three times.
+    let mut bests: Vec<f64> = Vec::new();
+    let (mut first, mut middle, mut to) = (0, 0, 0);
+    let mut grown = f64::NAN;
     each(floats, out, |_, a, b| {
-        while to < b {
-            let v = values[to];
-            if !v.is_nan() {
-                while queue.back().is_some_and(|&i| better(v, values[i])) {
-                    queue.pop_back();
-                }
-                queue.push_back(to);
+        if a >= middle {
+            (first, middle, to, grown) = (a, b, b, f64::NAN);
+            bests.clear();
+            bests.resize(b - a, f64::NAN);
+            let mut best = f64::NAN;
+            for (known, &v) in bests.iter_mut().zip(&values[a..b]).rev() {
+                best = pick(v, best);
+                *known = best;
             }
-            to += 1;
         }
-        while queue.front().is_some_and(|&i| i < a) {
-            queue.pop_front();
+        for &v in &values[to..b] {
+            grown = pick(grown, v);
         }
-        queue.front().map_or(f64::NAN, |&i| values[i])
+        to = b;
+        pick(bests[a - first], grown)
     });
 }
 

@@ -109,7 +109,7 @@ impl Eval<'_> {
             }
             let samples = floats.len() as u64
                 + histograms.iter().map(|(_, h)| histogram_samples(h)).sum::<u64>();
-            self.budget.total_samples += samples;
+            self.budget.count_samples(samples, |_| samples);
             self.budget.samples += samples;
             self.budget.peak_samples = self.budget.peak_samples.max(self.budget.samples);
             self.budget.bytes += floats.len() * 16;

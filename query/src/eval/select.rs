@@ -112,7 +112,7 @@ impl Eval<'_> {
                 continue;
             }
             let samples = super::samples_of(&series);
-            self.budget.total_samples += samples;
+            self.budget.count_samples(samples, |step| super::samples_at(&series, step));
             self.budget.check_size(samples, 0)?;
             series.labels = labels.clone();
             sink(self, &mut series)?;

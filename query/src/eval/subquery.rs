@@ -27,7 +27,13 @@ impl Eval<'_> {
         if inner.count > MAX_STEPS {
             return Err(QueryError::TooManySamples);
         }
+        // What the inner steps look at does not count: the outer ones see their
+        // results.
+        let before = self.budget.total_samples;
+        let per_step = self.budget.per_step.take();
         let batch = self.eval(&subquery.node, inner)?;
+        self.budget.total_samples = before;
+        self.budget.per_step = per_step;
         Ok((inner, batch))
     }
 }

@@ -12,6 +12,7 @@ fn result(value: QueryValue, warnings: Vec<String>) -> QueryResult {
         warnings,
         infos: Vec::new(),
         stats: QueryStats::default(),
+        samples_per_step: Vec::new(),
         lease: Lease::default(),
     }
 }
