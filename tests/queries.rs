@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::remote_write::{Series, body, send};
@@ -20,6 +21,10 @@ const FLAGS: [&str; 4] = [
 
 /// Series with a sample every 15 s for ten minutes.
 fn fill(server: &Server, count: usize) {
+    fill_at(server.address, count);
+}
+
+fn fill_at(address: SocketAddr, count: usize) {
     let names: Vec<String> = (0..count).map(|i| i.to_string()).collect();
     for step in 0..40 {
         let time_ms = (END_S - 600 + step * 15) * 1000;
@@ -28,7 +33,8 @@ fn fill(server: &Server, count: usize) {
             names.iter().map(|i| [("__name__", "hostile_total"), ("i", i.as_str())]).collect();
         let series: Vec<Series<'_>> =
             labels.iter().map(|labels| Series { labels, samples: &samples }).collect();
-        assert_eq!(send(server.address, &body(&series)).expect("an answer").status, 204);
+        let sent = send(address, &body(&series)).expect("an answer");
+        assert!(sent.status < 300, "{}", sent.text());
     }
 }
 
@@ -171,7 +177,7 @@ fn queries_are_logged_as_by_prometheus_and_those_of_a_killed_process_are_named()
     assert_eq!(range["params"]["step"], 60);
     assert_eq!(range["params"]["start"], "2026-01-01T11:50:00.000Z");
     assert_eq!(range["httpRequest"]["clientIP"], "127.0.0.1");
-    assert_eq!(range["stats"]["samples"]["totalQueryableSamples"], 3 * 10);
+    assert_eq!(range["stats"]["samples"]["totalQueryableSamples"], 3 * 11);
     let failed = by("/api/v1/query");
     assert_eq!(failed["httpRequest"]["method"], "POST");
     assert!(failed["error"].as_str().is_some_and(|e| e.contains("duplicate")), "{failed}");
@@ -249,7 +255,7 @@ fn log_lines_have_the_fields_of_a_real_prometheus() {
         "--web.console.libraries=",
         &format!("--web.listen-address=127.0.0.1:{port}"),
     ]);
-    let address = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
     let _real = common::Peer::start(&mut command, address, "/-/ready");
     let ours = Server::start(
         directory.path(),
@@ -273,5 +279,64 @@ fn log_lines_have_the_fields_of_a_real_prometheus() {
     };
     for field in ["timings", "samples"] {
         assert_eq!(names(&ours["stats"][field]), names(&real["stats"][field]));
+    }
+}
+
+/// The samples that queries looked at, in all and by step.
+#[test]
+fn statistics_count_samples_as_a_real_prometheus_does() {
+    let Some(prometheus) = peer("prometheus") else { return };
+    let directory = tempfile::tempdir().expect("a folder");
+    let real = SocketAddr::from(([127, 0, 0, 1], common::free_port()));
+    std::fs::write(directory.path().join("p.yml"), "global: {}\n").expect("a file");
+    let per_step = "--enable-feature=promql-per-step-stats";
+    let mut command = std::process::Command::new(prometheus);
+    command.current_dir(directory.path()).args([
+        "--config.file=p.yml",
+        "--storage.tsdb.path=real",
+        "--storage.tsdb.retention.time=100y",
+        "--web.enable-remote-write-receiver",
+        "--web.console.templates=",
+        "--web.console.libraries=",
+        per_step,
+        &format!("--web.listen-address={real}"),
+    ]);
+    let _real = common::Peer::start(&mut command, real, "/-/ready");
+    let flags: Vec<&str> = FLAGS.into_iter().chain([per_step]).collect();
+    let ours = Server::start(directory.path(), Some("global: {}\n"), &flags);
+    fill(&ours, 3);
+    fill_at(real, 3);
+    for query in [
+        "hostile_total",
+        "sum(rate(hostile_total[2m]))",
+        "hostile_total @ 1767268500",
+        "hostile_total * hostile_total",
+        "hostile_total{i=\"1\"} + on () group_right () (hostile_total{i=\"1\"} * 2 + hostile_total)",
+        "max_over_time(rate(hostile_total[2m])[3m:30s])",
+        "max_over_time(hostile_total[3m] @ 1767268500)",
+        "absent(hostile_total)",
+        "timestamp(hostile_total)",
+        "count(hostile_total)",
+        "1 + 1",
+        "time()",
+    ] {
+        let query = encode(query);
+        for path in [
+            format!(
+                "/api/v1/query_range?query={query}&start={}&end={END_S}&step=60&stats=all",
+                END_S - 300
+            ),
+            format!("/api/v1/query?query={query}&time={}&stats=all", END_S - 60),
+        ] {
+            let samples = |address| {
+                let answer = common::request(address, "GET", &path, &[], &[]).expect("an answer");
+                let samples = &answer.json()["data"]["stats"]["samples"];
+                (
+                    samples["totalQueryableSamples"].clone(),
+                    samples["totalQueryableSamplesPerStep"].clone(),
+                )
+            };
+            assert_eq!(samples(ours.address), samples(real), "{path}");
+        }
     }
 }

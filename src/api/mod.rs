@@ -14,6 +14,7 @@ pub mod number;
 mod objects;
 mod params;
 mod query;
+mod quick;
 mod remote_write;
 mod rules;
 mod series;
@@ -37,6 +38,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 pub use self::envelope::{Answer, ApiError, ErrorType};
 pub use self::objects::ObjectsStatus;
 pub use self::params::{parse_duration_ms, parse_time_ms};
+pub use self::quick::QuickQueries;
 pub use self::status::PROMETHEUS_VERSION;
 use crate::cli::Options;
 use crate::config::Config;
@@ -83,6 +85,8 @@ pub struct Api {
     pub query_log: Arc<QueryLog>,
     /// Knows the queries that run.
     pub active_queries: ActiveQueries,
+    /// Knows the queries that need no thread of their own.
+    pub quick_queries: QuickQueries,
     /// At most `--query.max-concurrency` queries at a time.
     pub query_slots: Arc<Semaphore>,
     /// The resolved flags.

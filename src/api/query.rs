@@ -22,6 +22,7 @@ use super::json::{
 };
 use super::number::{push_float, push_timestamp, push_timestamp_float};
 use super::params::Params;
+use super::quick::{self, Key};
 use super::{Api, TRUNCATED};
 use crate::metrics::Gauge;
 use crate::query_log::{Ended, Origin};
@@ -148,6 +149,7 @@ fn query_options(api: &Api, params: &Params) -> Result<QueryOptions, ApiError> {
     };
     Ok(QueryOptions {
         lookback_ms: params.duration_ms("lookback_delta")?,
+        per_step: api.options.features.per_step_stats && params.get("stats") == Some("all"),
         timeout: Some(timeout),
         ..QueryOptions::default()
     })
@@ -230,31 +232,51 @@ async fn slot(api: &Api, options: &QueryOptions) -> Result<OwnedSemaphorePermit,
         .map_err(|_| ApiError::new(ErrorType::Unavailable, "narthex is stopping"))
 }
 
-/// Waits for a query slot, then evaluates off the runtime.
+/// Waits for a query slot, then evaluates: here if that took little the last
+/// time, else off the runtime.
 async fn run(
     api: &Arc<Api>,
     options: QueryOptions,
     asked: Asked,
-    evaluate: impl FnOnce(&Api, &Asked, &QueryOptions) -> Result<QueryResult, QueryError>
-    + Send
-    + 'static,
+    evaluate: impl Fn(&Api, &Asked, &QueryOptions) -> Result<QueryResult, QueryError> + Send + 'static,
 ) -> Result<Answer, ApiError> {
     let counted = Counted::new(&api.metrics.queries);
     let arrived = Instant::now();
     let slot = slot(api, &options).await?;
     let queued = arrived.elapsed();
+    let key = Key::of(&asked.text, asked.end_ms.saturating_sub(asked.start_ms), asked.step_ms);
+    if api.quick_queries.knows(key) {
+        let timeout = options.timeout.map_or(quick::LIMIT, |t| t.min(quick::LIMIT));
+        let limited = QueryOptions { timeout: Some(timeout), ..options.clone() };
+        let (result, took) = timed(api, &asked, &limited, &evaluate);
+        api.quick_queries.note(key, took);
+        if !matches!(result, Err(QueryError::Timeout)) {
+            note(api, &asked, queued, took, &result);
+            return Ok(answer(result?, asked.form, queued));
+        }
+    }
     let _cancel = CancelOnDrop(options.cancel.clone());
     api.blocking(move |api| {
         let _held = (slot, counted);
-        let active = api.active_queries.insert(&asked.text);
-        let began = Instant::now();
-        let result = evaluate(api, &asked, &options);
-        let took = began.elapsed();
-        drop(active);
+        let (result, took) = timed(api, &asked, &options, &evaluate);
+        api.quick_queries.note(key, took);
         note(api, &asked, queued, took, &result);
-        Ok(answer(result?, asked.form))
+        Ok(answer(result?, asked.form, queued))
     })
     .await
+}
+
+/// Evaluates, seen among the queries that run.
+fn timed(
+    api: &Api,
+    asked: &Asked,
+    options: &QueryOptions,
+    evaluate: impl Fn(&Api, &Asked, &QueryOptions) -> Result<QueryResult, QueryError>,
+) -> (Result<QueryResult, QueryError>, Duration) {
+    let _active = api.active_queries.insert(&asked.text);
+    let began = Instant::now();
+    let result = evaluate(api, asked, options);
+    (result, began.elapsed())
 }
 
 /// Counts a query that has ended, and tells the log of it.
@@ -288,31 +310,52 @@ fn note(
     });
 }
 
-fn answer(result: QueryResult, form: Form) -> Answer {
+fn answer(result: QueryResult, form: Form, queued: Duration) -> Answer {
     let mut answer = Answer::new();
     let truncated = push_value(answer.data(), &result.value, form.limit);
     if form.stats {
-        let out = answer.data();
-        let s = &result.stats;
-        out.pop();
-        out.extend_from_slice(
-            format!(
-                ",\"stats\":{{\"timings\":{{\"evalTotalTime\":{},\"resultSortTime\":0,\
-                 \"queryPreparationTime\":{},\"innerEvalTime\":{},\"execQueueTime\":0,\
-                 \"execTotalTime\":{}}},\"samples\":{{\"totalQueryableSamples\":{},\
-                 \"peakSamples\":{}}}}}}}",
-                s.prepare_s + s.eval_s,
-                s.prepare_s,
-                s.eval_s,
-                s.prepare_s + s.eval_s,
-                s.total_samples,
-                s.peak_samples
-            )
-            .as_bytes(),
-        );
+        push_stats(answer.data(), &result, queued);
     }
     let answer = answer.notes(result.warnings, result.infos);
     if truncated { answer.warning(TRUNCATED) } else { answer }
+}
+
+/// Adds the statistics to the data, an object.
+fn push_stats(out: &mut Vec<u8>, result: &QueryResult, queued: Duration) {
+    let stats = &result.stats;
+    let took_s = stats.prepare_s + stats.eval_s;
+    let timings = [
+        ("evalTotalTime", took_s),
+        ("resultSortTime", 0.0),
+        ("queryPreparationTime", stats.prepare_s),
+        ("innerEvalTime", stats.eval_s),
+        ("execQueueTime", queued.as_secs_f64()),
+        ("execTotalTime", took_s),
+    ];
+    let closed = out.pop();
+    debug_assert_eq!(closed, Some(b'}'), "BUG: the data are no object");
+    out.extend_from_slice(b",\"stats\":{\"timings\":{");
+    for (i, (name, seconds)) in timings.into_iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        push_string(out, name);
+        out.push(b':');
+        push_float(out, seconds);
+    }
+    out.extend_from_slice(b"},\"samples\":{");
+    if !result.samples_per_step.is_empty() {
+        out.extend_from_slice(b"\"totalQueryableSamplesPerStep\":");
+        push_array(out, &result.samples_per_step, |out, (time_ms, samples)| {
+            out.push(b'[');
+            push_timestamp_float(out, *time_ms);
+            out.extend_from_slice(format!(",{samples}]").as_bytes());
+        });
+        out.push(b',');
+    }
+    let (total, peak) = (stats.total_samples, stats.peak_samples);
+    let samples = format!("\"totalQueryableSamples\":{total},\"peakSamples\":{peak}}}}}}}");
+    out.extend_from_slice(samples.as_bytes());
 }
 
 /// Writes `{"resultType":...,"result":...}`; says whether `limit` (0: none)

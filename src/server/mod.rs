@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::reload::{Reloader, Rooms};
 use self::web_config::WebConfigSource;
-use crate::api::{Api, ApiMetrics, Clock, ReloadRequest};
+use crate::api::{Api, ApiMetrics, Clock, QuickQueries, ReloadRequest};
 use crate::cli::{ConfigSource, Options};
 use crate::config::Config;
 use crate::metrics::Registry;
@@ -188,6 +188,7 @@ async fn serve(options: Options) -> Result<(), StartError> {
         parse_options,
         query_log,
         active_queries,
+        quick_queries: QuickQueries::default(),
         query_slots: Arc::new(Semaphore::new(options.query.max_concurrency)),
         cors_origin: cors_origin(&options)?,
         options: Arc::clone(&options),
