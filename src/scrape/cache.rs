@@ -10,7 +10,7 @@
 //! Hashes are keyed with a number of this process and 64 bits wide; that two
 //! texts of one target collide is left to chance (2^-64 per pair).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use narthex_storage::read::SeriesRef;
@@ -46,6 +46,11 @@ pub struct Cache {
     lines: Box<[Line]>,
     /// Whether the last scrape was good: only then can series go stale.
     live: bool,
+    /// Lines that only failed pages had since then: they are not new again.
+    failed: HashSet<u64, BuildHasherDefault<Identity>>,
+    /// Of lines with an exemplar, the hash of what was last offered to the
+    /// storage: it is offered once.
+    exemplars: HashMap<u64, u64, BuildHasherDefault<Identity>>,
 }
 
 /// What the cache says of a line.
@@ -87,11 +92,32 @@ impl Cache {
         Walk { cache: self, buffers, cursor: 0, changed: None }
     }
 
-    /// The scrape failed: appends the series that go stale to `stale`.
-    pub fn fail(&mut self, stale: &mut Vec<SeriesRef>) {
+    /// The scrape failed: appends the series that go stale to `stale`. `true`
+    /// if failed pages brought so many different lines that they are forgotten.
+    pub fn fail(&mut self, stale: &mut Vec<SeriesRef>) -> bool {
         if std::mem::take(&mut self.live) {
             stale.extend(self.lines.iter().filter(|l| l.flags == 0).map(|l| l.series));
         }
+        let too_many = self.failed.len() > self.failed_limit();
+        if too_many {
+            self.failed = HashSet::default();
+        }
+        too_many
+    }
+
+    /// Takes note of exemplars that are offered to the storage, as hashes of
+    /// line and exemplar.
+    pub fn offered(&mut self, exemplars: &[(u64, u64)]) {
+        // Lines come and go; what is still there is offered once more then.
+        if self.exemplars.len() + exemplars.len() > 2 * self.lines.len() {
+            self.exemplars.clear();
+        }
+        self.exemplars.extend(exemplars.iter().copied());
+    }
+
+    /// How many lines of failed pages are remembered, as in Prometheus.
+    fn failed_limit(&self) -> usize {
+        self.lines.len() * 2 + 1000
     }
 }
 
@@ -173,11 +199,32 @@ impl Walk<'_> {
         buffers.index.clear();
         buffers.index.reserve(lines.len());
         for (line, at) in lines.iter().zip(0u32..) {
-            if line.flags & Line::DUPLICATE == 0 {
-                buffers.index.insert(line.hash, at);
-            }
+            // Another spelling of a series is a line of its own; of equal
+            // lines the first one counts.
+            buffers.index.entry(line.hash).or_insert(at);
         }
         self.changed = Some(self.cursor);
+    }
+
+    /// Whether this exemplar is the one that was last offered for a line.
+    #[inline]
+    #[must_use]
+    pub fn has_exemplar(&self, line: u64, exemplar: u64) -> bool {
+        self.cache.exemplars.get(&line) == Some(&exemplar)
+    }
+
+    /// Whether a line that is not known was not on the failed pages since the
+    /// last good one either.
+    #[must_use]
+    pub fn is_new(&self, hash: u64) -> bool {
+        !self.cache.failed.contains(&hash)
+    }
+
+    /// Takes note of a new line of a page that is going to fail.
+    pub fn note_failed(&mut self, hash: u64) {
+        if self.cache.failed.len() <= self.cache.failed_limit() {
+            self.cache.failed.insert(hash);
+        }
     }
 
     /// Adds a line that [`Walk::search`] did not find.
@@ -206,6 +253,9 @@ impl Walk<'_> {
     pub fn finish(mut self, stale: &mut Vec<SeriesRef>) -> Finished {
         let complete = self.cursor == self.cache.lines.len();
         let was_live = std::mem::replace(&mut self.cache.live, true);
+        if !self.cache.failed.is_empty() {
+            self.cache.failed = HashSet::default();
+        }
         if self.changed.is_none() {
             if complete {
                 return Finished::default();
@@ -233,7 +283,7 @@ impl Walk<'_> {
             present.windows(2).filter(|w| w[0] == w[1]).map(|w| w[0]).collect();
         let mut finished = Finished { comments_changed: false, respelled: false };
         if !repeated.is_empty() {
-            let mut seen = std::collections::HashSet::new();
+            let mut seen = HashSet::new();
             for line in next.iter_mut().filter(|l| l.flags == 0) {
                 if repeated.binary_search(&line.series).is_ok() && !seen.insert(line.series) {
                     line.flags |= Line::DUPLICATE;
@@ -246,6 +296,7 @@ impl Walk<'_> {
         };
         finished.comments_changed = comments(&self.cache.lines) != comments(next);
         self.cache.lines = next.as_slice().into();
+        self.changed = None;
         finished
     }
 }
@@ -262,9 +313,19 @@ pub struct Finished {
 impl Drop for Walk<'_> {
     /// A page that is given up leaves the last good one as it was.
     fn drop(&mut self) {
-        if self.changed.is_some() {
-            for line in &mut self.cache.lines {
-                line.flags &= !Line::TAKEN;
+        if self.changed.is_none() {
+            return;
+        }
+        for line in &mut self.cache.lines {
+            line.flags &= !Line::TAKEN;
+        }
+        let limit = self.cache.failed_limit();
+        for (hash, at) in &self.buffers.index {
+            if self.cache.failed.len() > limit {
+                break;
+            }
+            if at & NEW != 0 {
+                self.cache.failed.insert(*hash);
             }
         }
     }

@@ -16,7 +16,9 @@ use super::cache::{Cache, Found};
 use super::labels::LabelError;
 use super::metadata::{Interner, TargetMetadata, collect};
 use super::negotiation::Format;
-use super::page::{Counts, EXEMPLAR_CHARS, Intake, PageError, PageRules, Rows, Value, with_intake};
+use super::page::{
+    Counts, EXEMPLAR_CHARS, Intake, PageError, PageRules, Rows, Value, hash_of, with_intake,
+};
 use super::scanner::float::parse_float;
 use super::scanner::protobuf::{Exposed, ExposedValue, HistogramRules, families};
 use super::scanner::{Entry, ParseError, RawLabels, openmetrics, text};
@@ -109,6 +111,26 @@ pub fn protobuf_metadata(page: &[u8], interner: &Interner) -> TargetMetadata {
     collect(found, interner)
 }
 
+/// Why reading a family ended.
+enum Stop {
+    /// A sample of it cannot be read; it counts as scraped.
+    Sample(String),
+    /// The page is not taken.
+    Page(PageError),
+}
+
+impl From<String> for Stop {
+    fn from(message: String) -> Self {
+        Self::Sample(message)
+    }
+}
+
+impl From<PageError> for Stop {
+    fn from(error: PageError) -> Self {
+        Self::Page(error)
+    }
+}
+
 struct Sink<'a, 'b> {
     intake: &'a mut Intake<'b>,
     native: NativeRules,
@@ -143,25 +165,35 @@ impl Sink<'_, '_> {
             self.family = Some((family.name.to_owned(), family.kind));
             let rules = self.native.read;
             let mut native_seen = None;
-            family.samples::<PageError>(rules, |exposed| {
+            let read = family.samples::<Stop>(rules, |exposed| {
                 if matches!(exposed.value, ExposedValue::Histogram(_)) {
                     self.flush()?;
                     native_seen = Some(exposed.labels.build().drop(&[METRIC_NAME]));
-                    return self.sample(exposed);
+                    return Ok(self.sample(exposed)?);
                 }
                 let rest = exposed.labels.build().drop(&[METRIC_NAME, "le"]);
                 if native_seen.as_ref() == Some(&rest) {
-                    return self.sample(exposed);
+                    return Ok(self.sample(exposed)?);
                 }
-                self.classic_or_plain(exposed)
-            })?;
-            self.flush()?;
+                Ok(self.classic_or_plain(exposed)?)
+            });
+            match read {
+                Ok(()) => self.flush()?,
+                Err(Stop::Page(e)) => return Err(e),
+                Err(Stop::Sample(message)) => {
+                    self.intake.skip();
+                    return Err(PageError::Exposed(message));
+                }
+            }
         }
         Ok(())
     }
 
     fn text(&mut self, page: &[u8], format: Format) -> Result<(), PageError> {
         let (mut at, mut raw) = (0, RawLabels::default());
+        // Prometheus looks for the creation time of what it converts, and no
+        // longer takes these lines for samples once it has done so.
+        let mut skips_created = false;
         loop {
             let (entry, next) = match format {
                 Format::OpenMetrics => openmetrics::entry(page, at, &mut raw),
@@ -185,7 +217,14 @@ impl Sink<'_, '_> {
                     let kind = self.family.as_ref().map_or(MetricKind::Unknown, |f| f.1);
                     let fail = |m: String| PageError::Parse(ParseError::at(page, at, m));
                     let mut labels = LabelsBuilder::new();
-                    raw.resolve(page, kind, &mut labels).map_err(fail)?;
+                    if let Err(message) = raw.resolve(page, kind, &mut labels) {
+                        self.intake.skip();
+                        return Err(fail(message));
+                    }
+                    if skips_created && raw.name_ends_with(page, b"_created") && has_created(kind) {
+                        at = next;
+                        continue;
+                    }
                     let exemplar = raw.exemplar.as_ref();
                     self.classic_or_plain(Exposed {
                         labels,
@@ -199,6 +238,7 @@ impl Sink<'_, '_> {
                     })?;
                 }
             }
+            skips_created |= format == Format::OpenMetrics && self.collecting.is_some();
             at = next;
         }
     }
@@ -280,12 +320,12 @@ impl Sink<'_, '_> {
         let value = match value {
             ExposedValue::Float(value) => Value::Float(value),
             ExposedValue::Histogram(mut histogram) => {
-                if !self.native.reduce(&mut histogram) {
+                if self.native.reduce(&mut histogram) {
+                    Value::Histogram(histogram)
+                } else {
                     self.too_many_buckets = true;
-                    self.intake.skip();
-                    return Ok(());
+                    Value::TooLarge
                 }
-                Value::Histogram(histogram)
             }
         };
         let mut key = labels.build().as_bytes().to_vec();
@@ -308,7 +348,18 @@ impl Sink<'_, '_> {
             }
         };
         let Some(series) = series else { return Ok(()) };
+        // Several exemplars of a histogram must come in this order.
+        let mut exemplars = exemplars;
+        exemplars
+            .sort_by(|a, b| a.2.cmp(&b.2).then(a.1.total_cmp(&b.1)).then_with(|| a.0.cmp(&b.0)));
         for (labels, value, exemplar_ms) in exemplars {
+            // Without a time of its own it is the same until it changes.
+            if exemplar_ms.is_none() {
+                let key = value.to_bits() ^ self.intake.rules().hash_key;
+                if !self.intake.is_new_exemplar(hash, hash_of(labels.as_bytes(), key)) {
+                    continue;
+                }
+            }
             let chars: usize =
                 labels.iter().map(|(n, v)| n.chars().count() + v.chars().count()).sum();
             if chars <= EXEMPLAR_CHARS {
@@ -320,6 +371,11 @@ impl Sink<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Whether metrics of this type have a time of creation.
+const fn has_created(kind: MetricKind) -> bool {
+    matches!(kind, MetricKind::Counter | MetricKind::Summary | MetricKind::Histogram)
 }
 
 /// A part of a classic histogram.

@@ -38,9 +38,9 @@ pub enum FetchError {
     /// The page has `body_size_limit` bytes or more.
     #[error("body size limit exceeded")]
     TooLarge,
-    /// The page is not gzip, though it says so.
-    #[error("gzip: {0}")]
-    Gzip(std::io::Error),
+    /// The page is not gzip, though it says so, or is cut off.
+    #[error("{0}")]
+    Gzip(String),
 }
 
 /// Buffers for pages, shared by all loops: few scrapes run at once, so few
@@ -140,7 +140,7 @@ impl Fetcher {
 
     fn inflate(&self, compressed: &[u8], page: &mut Vec<u8>) -> Result<(), FetchError> {
         if compressed.is_empty() {
-            return Err(FetchError::Gzip(std::io::ErrorKind::UnexpectedEof.into()));
+            return Err(FetchError::Gzip("EOF".to_owned()));
         }
         // The last four bytes claim the size; a lie costs nothing but growing.
         if let Some(claim) = compressed.last_chunk::<4>() {
@@ -151,7 +151,16 @@ impl Fetcher {
         flate2::bufread::MultiGzDecoder::new(compressed)
             .take(self.limit_bytes)
             .read_to_end(page)
-            .map_err(FetchError::Gzip)?;
+            .map_err(|e| FetchError::Gzip(gzip_error(&e)))?;
         if page.len() as u64 >= self.limit_bytes { Err(FetchError::TooLarge) } else { Ok(()) }
+    }
+}
+
+/// As Go says it where it has the same words.
+fn gzip_error(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => "unexpected EOF".to_owned(),
+        _ if error.to_string().contains("header") => "gzip: invalid header".to_owned(),
+        _ => format!("gzip: {error}"),
     }
 }

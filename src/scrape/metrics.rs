@@ -28,6 +28,7 @@ pub struct ScrapeMetrics {
     pub sync_failed: Family<Counter>,
     pub refused_series: Counter,
     pub commit_failed: Counter,
+    pub cache_flush_forced: Counter,
 }
 
 const QUANTILES: [f64; 5] = [0.01, 0.05, 0.5, 0.9, 0.99];
@@ -47,11 +48,6 @@ impl ScrapeMetrics {
         let counter = |name, help| registry.counter(name, help);
         let by_job = &["scrape_job"];
         let by_interval = &["interval"];
-        // Stays 0: a failed page leaves nothing in the cache. Dashboards ask for it.
-        let _ = counter(
-            "prometheus_target_scrapes_cache_flush_forced_total",
-            "How many times a scrape cache was flushed due to getting big while scrapes are failing.",
-        );
         Self {
             pools: counter(
                 "prometheus_target_scrape_pools_total",
@@ -99,6 +95,10 @@ impl ScrapeMetrics {
             exceeded_body_size_limit: counter(
                 "prometheus_target_scrapes_exceeded_body_size_limit_total",
                 "Total number of scrapes that hit the body size limit",
+            ),
+            cache_flush_forced: counter(
+                "prometheus_target_scrapes_cache_flush_forced_total",
+                "How many times a scrape cache was flushed due to getting big while scrapes are failing.",
             ),
             exceeded_bucket_limit: counter(
                 "prometheus_target_scrapes_exceeded_native_histogram_bucket_limit_total",

@@ -52,12 +52,16 @@ pub struct Rows {
     pub values: Vec<f64>,
     /// Samples with exposed timestamps.
     pub timed: Vec<(i64, SeriesRef, f64)>,
+    /// Those of them that are the first of their series.
+    pub first_timed: Vec<(i64, SeriesRef)>,
     /// Native histograms, with their timestamps.
     pub histograms: Vec<(i64, SeriesRef, Histogram)>,
     /// Exemplars of the samples above.
     pub exemplars: Vec<(SeriesRef, Exemplar)>,
     /// Series that are gone.
     pub stale: Vec<SeriesRef>,
+    /// Hashes of lines with exemplars, and of these exemplars.
+    offered: Vec<(u64, u64)>,
     walk: WalkBuffers,
     raw: RawLabels,
 }
@@ -68,8 +72,10 @@ impl Rows {
         self.series.clear();
         self.values.clear();
         self.timed.clear();
+        self.first_timed.clear();
         self.histograms.clear();
         self.exemplars.clear();
+        self.offered.clear();
         self.stale.clear();
     }
 
@@ -173,8 +179,12 @@ trait Dialect {
     /// get into the cache, and such a text is complete wherever it stands.
     fn series_end(line: &[u8]) -> usize;
 
-    /// The rest of a line: value, and timestamp if there is one. `None` if it
-    /// is spelled in any but the usual way.
+    /// Splits the rest of a line into its numbers and its exemplar, from the
+    /// `#` on; that is empty if there is none.
+    fn split_exemplar(rest: &[u8]) -> (&[u8], &[u8]);
+
+    /// Value, and timestamp if there is one. `None` if they are spelled in any
+    /// but the usual way.
     fn number(rest: &[u8]) -> Option<(f64, Option<i64>)>;
 
     /// The exact parser.
@@ -199,6 +209,11 @@ impl Dialect for Text {
             Some(brace) => brace + 1,
             None => memchr::memchr2(b' ', b'\t', line).unwrap_or(line.len()),
         }
+    }
+
+    #[inline]
+    fn split_exemplar(rest: &[u8]) -> (&[u8], &[u8]) {
+        (rest, &[])
     }
 
     #[inline]
@@ -251,9 +266,17 @@ impl Dialect for OpenMetrics {
     }
 
     #[inline]
+    fn split_exemplar(rest: &[u8]) -> (&[u8], &[u8]) {
+        match memchr::memchr(b'#', rest) {
+            Some(at) if at > 0 && rest[at - 1] == b' ' => (&rest[..at - 1], &rest[at..]),
+            _ => (rest, &[]),
+        }
+    }
+
+    #[inline]
     fn number(rest: &[u8]) -> Option<(f64, Option<i64>)> {
         let rest = rest.strip_prefix(b" ")?;
-        // A space would not be part of a number: timestamps and exemplars fail here.
+        // A space would not be part of a number: timestamps fail here.
         Some((parse_float(rest)?, None))
     }
 
@@ -302,7 +325,8 @@ pub(super) fn with_intake(
     let result = {
         let kind = MetricKind::Unknown;
         let walk = cache.walk(&mut buffers);
-        let mut intake = Intake { walk, rules, now_ms, appender, rows, counts, kind };
+        let limited = false;
+        let mut intake = Intake { walk, rules, now_ms, appender, rows, counts, kind, limited };
         match read(&mut intake).and_then(|()| intake.end()) {
             Ok(()) => {
                 let Intake { walk, rows, counts, .. } = intake;
@@ -322,7 +346,16 @@ pub(super) fn with_intake(
         }
     };
     rows.walk = buffers;
+    if result.is_ok() && !rows.offered.is_empty() {
+        cache.offered(&rows.offered);
+    }
     result
+}
+
+/// The hash of an exemplar's text.
+#[inline]
+pub(super) fn hash_of(exemplar: &[u8], key: u64) -> u64 {
+    xxh3_64_with_seed(exemplar, key)
 }
 
 impl From<String> for PageError {
@@ -336,6 +369,8 @@ impl From<String> for PageError {
 pub(super) enum Value {
     Float(f64),
     Histogram(Box<Histogram>),
+    /// A histogram with too many buckets: it counts, and fails the page.
+    TooLarge,
 }
 
 /// Reading of one page under way.
@@ -348,6 +383,8 @@ pub(super) struct Intake<'a> {
     counts: &'a mut Counts,
     /// Of the last `TYPE` line.
     kind: MetricKind,
+    /// A histogram was too large; from then on no series counts as added.
+    limited: bool,
 }
 
 impl Intake<'_> {
@@ -394,16 +431,19 @@ impl Intake<'_> {
             let hash = xxh3_64_with_seed(&line[..end], key);
             let known = self.walk.step(hash).copied();
             let is_taken = match known {
-                Some(known) if known.flags == 0 => match D::number(&line[end..]) {
-                    Some((value, None)) => {
-                        self.counts.scraped += 1;
-                        self.counts.kept += 1;
-                        self.rows.series.push(known.series);
-                        self.rows.values.push(value);
-                        true
+                Some(known) if known.flags == 0 => {
+                    let (number, exemplar) = D::split_exemplar(&line[end..]);
+                    match D::number(number) {
+                        Some((value, None)) if self.has_exemplar(hash, exemplar) => {
+                            self.counts.scraped += 1;
+                            self.counts.kept += 1;
+                            self.rows.series.push(known.series);
+                            self.rows.values.push(value);
+                            true
+                        }
+                        _ => false,
                     }
-                    _ => false,
-                },
+                }
                 // Two lines of five are comments.
                 Some(known) if known.flags & Line::COMMENT != 0 && !D::is_special(line) => {
                     self.comment(known);
@@ -476,7 +516,11 @@ impl Intake<'_> {
             Entry::Help(..) | Entry::Unit(..) | Entry::Comment => {
                 self.walk.insert(Line { hash, series: NO_TYPE, flags: Line::COMMENT });
             }
-            Entry::Sample(sample) => self.sample(page, at, raw, &sample, found)?,
+            Entry::Sample(sample) => {
+                let rest = &page[sample.series.end..next];
+                let exemplar = D::split_exemplar(rest.strip_suffix(b"\n").unwrap_or(rest)).1;
+                self.sample(page, at, raw, &sample, found, exemplar)?;
+            }
         }
         Ok(Some(next))
     }
@@ -489,6 +533,7 @@ impl Intake<'_> {
         raw: &RawLabels,
         sample: &RawSample,
         found: Found,
+        exemplar: &[u8],
     ) -> Result<(), PageError> {
         let hash = xxh3_64_with_seed(&page[sample.series.clone()], self.rules.hash_key);
         let found = if found == Found::Nothing { self.walk.search(hash) } else { found };
@@ -496,13 +541,16 @@ impl Intake<'_> {
             Found::Known(line) | Found::Again(line) => {
                 let series =
                     self.known(found, line, Value::Float(sample.value), sample.timestamp_ms);
-                self.exemplar(page, raw, series, sample.timestamp_ms);
+                self.exemplar(page, raw, series, sample.timestamp_ms, (hash, exemplar));
                 Ok(())
             }
             Found::Nothing => {
                 let fail = |message: String| PageError::Parse(ParseError::at(page, at, message));
                 let mut labels = LabelsBuilder::new();
-                raw.resolve(page, self.kind, &mut labels).map_err(fail)?;
+                if let Err(message) = raw.resolve(page, self.kind, &mut labels) {
+                    self.counts.scraped += 1;
+                    return Err(fail(message));
+                }
                 let empty = raw.empty_names(page);
                 let series = self
                     .new_series(
@@ -516,7 +564,7 @@ impl Intake<'_> {
                         LabelError::Limit(message) => PageError::LabelLimit(message),
                         LabelError::Invalid(message) => fail(message),
                     })?;
-                self.exemplar(page, raw, series, sample.timestamp_ms);
+                self.exemplar(page, raw, series, sample.timestamp_ms, (hash, exemplar));
                 Ok(())
             }
         }
@@ -528,15 +576,21 @@ impl Intake<'_> {
         }
     }
 
-    /// Keeps the exemplar of a sample that was kept.
+    /// Keeps the exemplar of a sample that was kept, unless it is the one
+    /// that the same line had before; `text` is the line's hash and how the
+    /// exemplar is spelled.
     fn exemplar(
         &mut self,
         page: &[u8],
         raw: &RawLabels,
         series: Option<SeriesRef>,
         timestamp_ms: Option<i64>,
+        text: (u64, &[u8]),
     ) {
         let (Some(series), Some(exemplar)) = (series, &raw.exemplar) else { return };
+        if !self.is_new_exemplar(text.0, hash_of(text.1, self.rules.hash_key)) {
+            return;
+        }
         let labels = exemplar.labels(page);
         let chars: usize = labels.iter().map(|(n, v)| n.chars().count() + v.chars().count()).sum();
         if chars > EXEMPLAR_CHARS {
@@ -547,6 +601,22 @@ impl Intake<'_> {
         self.rows
             .exemplars
             .push((series, Exemplar { labels, value: exemplar.value, timestamp_ms }));
+    }
+
+    /// Whether a line has no exemplar, or the one that it had before.
+    #[inline]
+    fn has_exemplar(&self, line: u64, exemplar: &[u8]) -> bool {
+        exemplar.is_empty() || self.walk.has_exemplar(line, hash_of(exemplar, self.rules.hash_key))
+    }
+
+    /// Whether an exemplar differs from the one that a line had before; it is
+    /// then taken for offered, if the page is good.
+    pub(super) fn is_new_exemplar(&mut self, line: u64, exemplar: u64) -> bool {
+        let is_new = !self.walk.has_exemplar(line, exemplar);
+        if is_new {
+            self.rows.offered.push((line, exemplar));
+        }
+        is_new
     }
 
     pub(super) fn known(
@@ -578,10 +648,11 @@ impl Intake<'_> {
         Some(line.series)
     }
 
-    fn push(&mut self, series: SeriesRef, value: Value, timestamp_ms: Option<i64>) {
+    /// Takes a sample; `false` if it is refused.
+    fn push(&mut self, series: SeriesRef, value: Value, timestamp_ms: Option<i64>) -> bool {
         if timestamp_ms.is_some_and(|t| t > self.now_ms.saturating_add(FUTURE_LIMIT_MS)) {
             self.counts.out_of_bounds += 1;
-            return;
+            return false;
         }
         match (value, timestamp_ms) {
             (Value::Float(value), None) => {
@@ -592,7 +663,12 @@ impl Intake<'_> {
             (Value::Histogram(histogram), t) => {
                 self.rows.histograms.push((t.unwrap_or(self.now_ms), series, *histogram));
             }
+            (Value::TooLarge, _) => {
+                self.limited = true;
+                return false;
+            }
         }
+        true
     }
 
     pub(super) fn new_series(
@@ -612,7 +688,9 @@ impl Intake<'_> {
             }
         };
         self.counts.kept += 1;
+        let is_new = self.walk.is_new(hash);
         if self.over_limit() {
+            self.walk.note_failed(hash);
             return Ok(None);
         }
         let series = match self.appender.series(&labels) {
@@ -623,12 +701,17 @@ impl Intake<'_> {
             }
             Err(e) => return Err(LabelError::Invalid(format!("{e}: {labels}"))),
         };
-        self.counts.added += 1;
         let timestamp_ms = timestamp_ms.filter(|_| self.rules.honor_timestamps);
         let untracked = timestamp_ms.is_some() && !self.rules.track_timestamps_staleness;
         let flags = if untracked { Line::UNTRACKED } else { 0 };
         self.walk.insert(Line { hash, series, flags });
-        self.push(series, value, timestamp_ms);
+        let taken = self.push(series, value, timestamp_ms);
+        if taken && is_new && !self.limited {
+            self.counts.added += 1;
+            if let Some(t) = timestamp_ms {
+                self.rows.first_timed.push((t, series));
+            }
+        }
         Ok(Some(series))
     }
 

@@ -35,6 +35,7 @@ struct Target {
     counts: Counts,
     names: BTreeMap<SeriesRef, String>,
     storage: MemoryStorage,
+    flushed: bool,
 }
 
 /// Remembers the labels of series.
@@ -90,6 +91,7 @@ impl Target {
             counts: Counts::default(),
             names: BTreeMap::new(),
             storage: MemoryStorage::new(),
+            flushed: false,
         }
     }
 
@@ -117,9 +119,7 @@ impl Target {
         let (rows, counts) = (&mut self.rows, &mut self.counts);
         let result =
             read(page.as_bytes(), 0, &self.rules, &mut self.cache, &mut appender, rows, counts);
-        if result.is_err() {
-            self.cache.fail(&mut rows.stale);
-        }
+        self.flushed = result.is_err() && self.cache.fail(&mut rows.stale);
         let name = |s: &SeriesRef| self.names[s].clone();
         let plain = rows.series.iter().zip(&rows.values).map(|(s, v)| format!("{} {v:?}", name(s)));
         let timed = rows.timed.iter().map(|(t, s, v)| format!("{} {v:?} {t}", name(s)));
@@ -161,7 +161,9 @@ fn a_bad_line_fails_the_page_and_keeps_the_cache() {
         Err("expected value after metric, got \"\\n\" (\"INVALID\") while parsing: \"broken\\n\" (line 4)".to_owned())
     );
     assert_eq!(stale.len(), 2);
-    assert_eq!(target.counts.scraped, 3);
+    assert_eq!((target.counts.scraped, target.counts.added), (3, 1));
+    let (_, _) = target.scrape("b 2\na 1\nc 3\nbroken");
+    assert_eq!(target.counts.added, 0, "it failed with them before");
     let (_, stale) = target.scrape("broken");
     assert!(stale.is_empty(), "they are stale already");
     let (samples, stale) = target.scrape("a 1");
@@ -195,12 +197,53 @@ fn the_sample_limit_counts_what_is_kept() {
 }
 
 #[test]
+fn lines_of_failed_pages_are_new_once_and_then_forgotten() {
+    let mut target = Target::new(PageRules { sample_limit: 2, ..rules() });
+    for (added, flushed) in [(2, false), (0, false)] {
+        assert!(target.scrape("a 1\nb 2\nc 3").0.is_err());
+        assert_eq!((target.counts.added, target.flushed), (added, flushed));
+    }
+    // Always other labels: what is remembered has its limit.
+    let mut flushes = 0;
+    for page in 0..12 {
+        let lines: Vec<String> =
+            (0..200).map(|i| format!("x{{p=\"{page}\",i=\"{i}\"}} 1")).collect();
+        assert!(target.scrape(&lines.join("\n")).0.is_err());
+        flushes += u32::from(target.flushed);
+    }
+    assert_eq!(flushes, 2);
+    assert!(target.scrape("c 3").0.is_ok());
+    assert!(target.scrape("a 1\nb 2\nc 3").0.is_err());
+    assert_eq!(target.counts.added, 2, "a good page ends it");
+}
+
+#[test]
 fn the_far_future_is_out_of_bounds() {
     let mut target = Target::new(rules());
     let (samples, _) = target.scrape("a 1 600000\nb 1 600001");
     assert_eq!((samples.map(|s| s.len()), target.counts.out_of_bounds), (Ok(1), 1));
     let mut target = Target::new(PageRules { honor_timestamps: false, ..rules() });
     assert_eq!(target.scrape("a 1 600001").0.map(|s| s.len()), Ok(1));
+}
+
+#[test]
+fn two_spellings_of_a_series_stay_known_when_the_order_changes() {
+    let mut target = Target::new(rules());
+    // The blanks, which Prometheus takes for a part of the name, keep the line
+    // from being recognised at its position.
+    let page = "  b 1\nsame 1\nsame{} 2\na{x=\"1\",y=\"2\"} 1\na{y=\"2\",x=\"1\"} 2";
+    for round in 0..3 {
+        let (samples, stale) = target.scrape(page);
+        let expected = [
+            "{__name__=\"  b\", instance=\"i\"} 1.0",
+            "{__name__=\"a\", instance=\"i\", x=\"1\", y=\"2\"} 1.0",
+            "{__name__=\"same\", instance=\"i\"} 1.0",
+        ];
+        assert_eq!(samples.as_deref(), Ok(&expected.map(str::to_owned)[..]));
+        assert_eq!((stale.len(), target.counts.duplicates), (0, 2));
+        // At first each spelling counts, as in Prometheus.
+        assert_eq!(target.counts.added, if round == 0 { 5 } else { 0 });
+    }
 }
 
 #[test]
@@ -228,10 +271,24 @@ fn openmetrics_pages_are_cached_alike() {
             "{__name__=\"b\", instance=\"i\", y=\"z\"} 3.0",
         ];
         assert_eq!(samples.as_deref(), Ok(&expected.map(str::to_owned)[..]));
-        assert_eq!((stale.len(), target.rows.exemplars.len()), (0, 1));
-        assert_eq!(target.rows.exemplars[0].1.value, 2.0);
+        // An exemplar is offered when it is new, not with every page.
+        let exemplars: Vec<f64> = target.rows.exemplars.iter().map(|e| e.1.value).collect();
+        assert_eq!(
+            (stale.len(), exemplars.as_slice()),
+            (0, if round == 0 { &[2.0][..] } else { &[] })
+        );
         assert_eq!(target.counts.added, if round == 0 { 3 } else { 0 });
     }
+    let other = page.replace("} 2\n", "} 7 1.25\n");
+    for _ in 0..2 {
+        // A page that fails has offered nothing.
+        let cut = other.replace("# EOF", "");
+        assert!(target.scrape_with(&cut, read_openmetrics).0.is_err());
+        assert!(target.rows.exemplars.is_empty());
+    }
+    assert!(target.scrape_with(&other, read_openmetrics).0.is_ok());
+    let exemplar = &target.rows.exemplars[0].1;
+    assert_eq!((exemplar.value, exemplar.timestamp_ms), (7.0, 1250));
     let (error, stale) = target.scrape_with("b{y=\"z\"} 3\n", read_openmetrics);
     assert_eq!(error, Err("data does not end with # EOF (line 2)".to_owned()));
     assert_eq!(stale.len(), 2);

@@ -121,7 +121,7 @@ impl Loop {
             body_bytes = length;
             if page.is_empty() { Ok(Format::Text) } else { format_of(&content_type, self.fallback) }
         });
-        if format == Ok(Format::Text) {
+        if format == Ok(Format::Text) && !page.is_empty() {
             page.push(b'\n');
         }
         let scraped = Scraped {

@@ -36,6 +36,9 @@ const REPORT: [&str; 8] = [
 /// How many of them are always there.
 const REPORT_ALWAYS: usize = 5;
 
+/// Which one counts new series.
+const REPORT_ADDED: usize = 4;
+
 thread_local! {
     /// A page is read without waiting, so each thread needs one set of buffers.
     static BUFFERS: RefCell<(Rows, Vec<(usize, AppendError)>)> = RefCell::default();
@@ -111,7 +114,7 @@ impl Writer {
         let read = match &scraped.page {
             Err(message) => Err(message.clone()),
             // An empty page is a good one; all its series are gone.
-            Ok((page, _)) if page.iter().all(|b| *b == b'\n') && page.len() <= 1 => Ok(false),
+            Ok(([], _)) => Ok(false),
             Ok((page, format)) => self
                 .read(page, *format, timestamp_ms, memory, appender.as_mut(), rows, &mut counts)
                 .map(|()| true)
@@ -119,7 +122,9 @@ impl Writer {
         };
         if !matches!(read, Ok(true)) {
             appender = self.appender();
-            memory.cache.fail(&mut rows.stale);
+            if memory.cache.fail(&mut rows.stale) {
+                self.metrics.cache_flush_forced.inc();
+            }
         }
         if counts.metadata_changed
             && let Ok((page, format)) = &scraped.page
@@ -133,7 +138,7 @@ impl Writer {
         rows.values.resize(rows.series.len(), stale_nan());
         let duration = scraped.started.elapsed();
         #[allow(clippy::cast_precision_loss, reason = "counts are below 2^53")]
-        let report = [
+        let mut report = [
             f64::from(u8::from(read.is_ok())),
             duration.as_secs_f64(),
             counts.scraped as f64,
@@ -144,11 +149,22 @@ impl Writer {
             scraped.body_bytes,
         ];
         self.intern_report(memory, appender.as_mut());
-        rows.series.extend_from_slice(&memory.report);
-        rows.values.extend_from_slice(&report[..memory.report.len()]);
-
+        // Whether the storage takes the first sample of a series decides if
+        // the series counts as added; only exposed timestamps leave that open.
+        let late = !rows.first_timed.is_empty();
+        if !late {
+            rows.series.extend_from_slice(&memory.report);
+            rows.values.extend_from_slice(&report[..memory.report.len()]);
+        }
         appender.append_row(timestamp_ms, &rows.series, &rows.values, refused);
-        self.append_odd(rows, appender.as_mut());
+        let not_added = self.append_odd(rows, appender.as_mut());
+        if late {
+            #[allow(clippy::cast_precision_loss, reason = "counts are below 2^53")]
+            let added = counts.added.saturating_sub(not_added) as f64;
+            report[REPORT_ADDED] = added;
+            let values = &report[..memory.report.len()];
+            appender.append_row(timestamp_ms, &memory.report, values, &mut Vec::new());
+        }
         if self.count_refused(samples, refused) {
             memory.cache = Cache::default();
             memory.report.clear();
@@ -269,12 +285,15 @@ impl Writer {
         }
     }
 
-    /// What does not fit into the row: exposed timestamps, histograms, exemplars.
-    fn append_odd(&self, rows: &mut Rows, appender: &mut dyn Appender) {
+    /// What does not fit into the row: exposed timestamps, histograms,
+    /// exemplars. Gives the number of series whose first sample was refused.
+    fn append_odd(&self, rows: &mut Rows, appender: &mut dyn Appender) -> u64 {
         let mut refused = Vec::new();
+        let mut not_added = 0;
         if !rows.timed.is_empty() {
             // By time, in the page's order within one: a row for each.
             rows.timed.sort_by_key(|(t, _, _)| *t);
+            rows.first_timed.sort_unstable();
             let (mut series, mut values) = (Vec::new(), Vec::new());
             for row in rows.timed.chunk_by(|(a, _, _), (b, _, _)| a == b) {
                 series.clear();
@@ -283,7 +302,12 @@ impl Writer {
                     series.push(*s);
                     values.push(*v);
                 }
+                let before = refused.len();
                 appender.append_row(row[0].0, &series, &values, &mut refused);
+                let first = |(at, _): &&(usize, AppendError)| {
+                    rows.first_timed.binary_search(&(row[0].0, series[*at])).is_ok()
+                };
+                not_added += refused[before..].iter().filter(first).count() as u64;
             }
         }
         for (t, series, histogram) in &rows.histograms {
@@ -299,6 +323,7 @@ impl Writer {
         if !refused.is_empty() {
             self.count_refused(usize::MAX, &refused);
         }
+        not_added
     }
 
     fn count(&self, counts: &Counts) {

@@ -85,6 +85,12 @@ impl RawLabels {
         self.exemplar = None;
     }
 
+    /// Whether the metric name, as it stands on the page, ends so.
+    #[must_use]
+    pub fn name_ends_with(&self, page: &[u8], suffix: &[u8]) -> bool {
+        self.name.as_ref().is_some_and(|name| page[name.clone()].ends_with(suffix))
+    }
+
     /// Names that are exposed with an empty value.
     #[must_use]
     pub fn empty_names(&self, page: &[u8]) -> Vec<String> {

@@ -154,7 +154,7 @@ pub struct Exposed {
 /// The value of an [`Exposed`] sample.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ExposedValue {
-    /// A float; a NaN is Prometheus' quiet NaN.
+    /// A float, to the bit: a staleness marker is one here, too.
     Float(f64),
     /// A native histogram.
     Histogram(Box<Histogram>),
@@ -199,7 +199,7 @@ impl<'a> Iterator for Families<'a> {
         if self.0.is_empty() {
             return None;
         }
-        let family = delimited(&mut self.0).and_then(Family::parse);
+        let family = message(&mut self.0).and_then(Family::parse);
         if family.is_err() {
             self.0 = &[];
         }
@@ -239,6 +239,19 @@ fn take<'a>(bytes: &mut &'a [u8], length: u64) -> Result<&'a [u8], String> {
 fn delimited<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], String> {
     let length = varint(bytes)?;
     take(bytes, length)
+}
+
+/// As [`delimited`], with Prometheus' words for a page that is cut off.
+fn message<'a>(bytes: &mut &'a [u8]) -> Result<&'a [u8], String> {
+    let whole = bytes.len();
+    let length = varint(bytes)?;
+    let prefix = (whole - bytes.len()) as u64;
+    take(bytes, length).map_err(|_| {
+        let expected = length.saturating_add(prefix);
+        format!(
+            "clientpb: insufficient length of buffer, expected at least {expected} bytes, got {whole} bytes"
+        )
+    })
 }
 
 fn field<'a>(bytes: &mut &'a [u8]) -> Result<(u64, Field<'a>), String> {
@@ -392,12 +405,8 @@ impl<'a> Family<'a> {
     }
 }
 
-fn float(value: f64) -> ExposedValue {
-    ExposedValue::Float(if value.is_nan() {
-        f64::from_bits(narthex_storage::sample::NORMAL_NAN_BITS)
-    } else {
-        value
-    })
+const fn float(value: f64) -> ExposedValue {
+    ExposedValue::Float(value)
 }
 
 #[allow(clippy::cast_precision_loss, reason = "as in Prometheus")]

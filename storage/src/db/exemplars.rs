@@ -1,5 +1,6 @@
 //! Which exemplars are kept? The newest, of all series together.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, VecDeque};
 
 use crate::append::AppendError;
@@ -22,13 +23,17 @@ impl Ring {
     /// Whether an exemplar may follow the newest of its series.
     pub(super) fn check(&self, series: u32, exemplar: &Exemplar) -> Result<(), AppendError> {
         let Some((_, newest)) = self.newest.get(&series) else { return Ok(()) };
-        if newest.timestamp_ms > exemplar.timestamp_ms {
-            return Err(AppendError::OutOfOrder);
+        // A native histogram may have several at one time, sorted like this.
+        let order = exemplar
+            .timestamp_ms
+            .cmp(&newest.timestamp_ms)
+            .then_with(|| exemplar.value.total_cmp(&newest.value))
+            .then_with(|| exemplar.labels.cmp(&newest.labels));
+        match order {
+            Ordering::Greater => Ok(()),
+            Ordering::Equal => Err(AppendError::Duplicate),
+            Ordering::Less => Err(AppendError::OutOfOrder),
         }
-        if is_same(newest, exemplar) || newest.timestamp_ms == exemplar.timestamp_ms {
-            return Err(AppendError::Duplicate);
-        }
-        Ok(())
     }
 
     /// Adds an exemplar; whether it was taken.
@@ -73,10 +78,6 @@ impl Ring {
     }
 }
 
-fn is_same(a: &Exemplar, b: &Exemplar) -> bool {
-    a.labels == b.labels && a.value.to_bits() == b.value.to_bits()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +96,9 @@ mod tests {
         }
         assert_eq!(ring.check(0, &at(4)), Err(AppendError::Duplicate));
         assert_eq!(ring.check(0, &at(3)), Err(AppendError::OutOfOrder));
+        let with = |value: f64| Exemplar { value, ..at(4) };
+        assert_eq!(ring.check(0, &with(2.0)), Ok(()), "another at the same time");
+        assert_eq!(ring.check(0, &with(0.5)), Err(AppendError::OutOfOrder));
         let kept: Vec<i64> = ring.iter().map(|(_, e)| e.timestamp_ms).collect();
         assert_eq!(kept, [2, 3, 4]);
         assert_eq!((ring.len(), ring.bounds_ms()), ((3, 2), Some((2, 4))));
