@@ -8,6 +8,7 @@ mod backfill;
 mod check_config;
 mod check_metrics;
 mod check_rules;
+mod check_service_discovery;
 pub mod features;
 pub mod flags;
 mod kept_labels;
@@ -39,7 +40,12 @@ const GROUPS: &[(&str, &str, &[Subcommand])] = &[
     (
         "check",
         "Check files before they are used",
-        &[check_config::SUBCOMMAND, check_metrics::SUBCOMMAND, check_rules::SUBCOMMAND],
+        &[
+            check_config::SUBCOMMAND,
+            check_metrics::SUBCOMMAND,
+            check_rules::SUBCOMMAND,
+            check_service_discovery::SUBCOMMAND,
+        ],
     ),
     ("promql", "Work with queries", &[promql_format::SUBCOMMAND]),
     ("rules", "Work with rules", &[backfill::SUBCOMMAND]),

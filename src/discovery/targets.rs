@@ -240,7 +240,12 @@ fn target(config: &ScrapeConfig, rules: &Rules, group: &TargetGroup, index: usiz
 
 /// Labels before relabeling: a label of the target, even an empty one, wins
 /// over that of the group; defaults fill what is empty.
-fn discovered_labels(config: &ScrapeConfig, group: &TargetGroup, index: usize) -> LabelsBuilder {
+#[must_use]
+pub fn discovered_labels(
+    config: &ScrapeConfig,
+    group: &TargetGroup,
+    index: usize,
+) -> LabelsBuilder {
     let target = &group.targets[index];
     let mut labels = LabelsBuilder::new();
     for (name, value) in group.labels.iter().filter(|(name, _)| !target.contains_key(*name)) {
