@@ -274,6 +274,7 @@ async fn an_alertmanager_away_for_an_hour_misses_nothing() {
             engine: Arc::new(Engine::new(EngineOptions::default())),
             queryable: Arc::new(storage.clone()),
             parse: ParseOptions::default(),
+            log: None,
         }),
         appendable: Arc::new(storage.clone()),
         notify: manager.clone(),

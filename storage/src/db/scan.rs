@@ -232,6 +232,7 @@ impl Scan {
         let Some(run) = scan.run(inner, column)? else { return Ok(()) };
         let base = out.floats.len();
         let (range, bytes) = scan.runs[run].as_ref().expect("just loaded");
+        let place = range.bytes.clone();
         let is_read = if need == Need::Presence
             && scan.header.is_surely_present(column, range, bytes)
         {
@@ -259,8 +260,8 @@ impl Scan {
             self.names.push(name);
             self.parts.push(Part::Sealed { source, stripe, column, rows });
         } else {
-            let offset = scan.stripe.payload_offset() + u64::from(range.bytes.start);
-            let length = u64::from(range.bytes.end - range.bytes.start);
+            let offset = scan.stripe.payload_offset() + u64::from(place.start);
+            let length = u64::from(place.end - place.start);
             inner.report(damage_of(&scan.stripe, offset, length, "a column cannot be decoded"));
         }
         Ok(())
