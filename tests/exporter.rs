@@ -101,9 +101,14 @@ fn compare(target: SocketAddr) {
         wait_for("scrapes", || {
             server.scalar("count_over_time(up[1h])", None).filter(|n| *n >= step as f64)
         });
-        let values = server.query("up[1h]", None)[0]["values"].as_array().expect("values").clone();
-        let at = values[step - 1][0].as_f64().expect("a time");
-        let page = pages.lock().expect("not poisoned")[step - 1].clone();
+        // A page that came too late was not taken.
+        let (at, number) = wait_for("a page that was taken", || {
+            let up = server.query("up[1h]", None);
+            let values = up.first()?["values"].as_array()?.clone();
+            let number = (step - 1..values.len()).find(|i| values[*i][1] == "1")?;
+            Some((values[number][0].as_f64()?, number))
+        });
+        let page = pages.lock().expect("not poisoned")[number].clone();
         for (series, value) in samples(&page) {
             let found = found_value(&server.query(&with_job(&series), Some(at)));
             checked += 1;
