@@ -32,9 +32,12 @@ impl Random {
     }
 }
 
+/// The labels of a series, and its samples.
+type Recorded = (Vec<(&'static str, &'static str)>, Vec<(i64, f64)>);
+
 /// Counters that restart, gauges with NaN, infinities and staleness markers,
 /// series with gaps, and the buckets of classic histograms.
-fn data() -> Vec<(Vec<(&'static str, &'static str)>, Vec<(i64, f64)>)> {
+fn data() -> Vec<Recorded> {
     let stale = f64::from_bits(0x7ff0_0000_0000_0002);
     let mut random = Random(7);
     let mut all = Vec::new();

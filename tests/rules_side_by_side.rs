@@ -10,7 +10,6 @@ mod common;
 mod rule_data;
 
 #[path = "../src/rules/slot.rs"]
-#[allow(dead_code, reason = "the server uses the rest")]
 mod slot;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,7 +81,8 @@ fn place(directory: &Path, spec: &GroupSpec, placed: &[Placed]) -> Placed {
             other.extend_from_slice(text.as_bytes());
             other.push(0xff);
         }
-        let other_ns = slot::xxh64(&other) % (interval_ms.unsigned_abs() * 1_000_000);
+        let other_ns =
+            xxhash_rust::xxh64::xxh64(&other, 0) % (interval_ms.unsigned_abs() * 1_000_000);
         let same = other_ns / 1_000_000 == offset_ms.unsigned_abs();
         let phase_ms = |offset_ms: i64| offset_ms % INTERVAL_MS;
         let apart =

@@ -9,6 +9,8 @@
 //! Nothing reaches the storage before the page was read to its end: a page
 //! that fails leaves no sample, only ids of series.
 
+use std::collections::HashSet;
+
 use narthex_storage::append::{AppendError, Appender};
 use narthex_storage::histogram::Histogram;
 use narthex_storage::labels::LabelsBuilder;
@@ -83,7 +85,7 @@ impl Rows {
     /// says how many there were.
     #[cold]
     fn keep_first_samples(&mut self) -> u64 {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         let keep: Vec<bool> = self.series.iter().map(|s| seen.insert(*s)).collect();
         let kept = |i: &mut usize| {
             *i += 1;
@@ -331,7 +333,10 @@ pub(super) fn with_intake(
             Ok(()) => {
                 let Intake { walk, rows, counts, .. } = intake;
                 // A series that got an exposed timestamp went stale, unless it has both.
-                rows.stale.retain(|s| !rows.series.contains(s));
+                if !rows.stale.is_empty() {
+                    let sampled: HashSet<SeriesRef> = rows.series.iter().copied().collect();
+                    rows.stale.retain(|s| !sampled.contains(s));
+                }
                 let finished = walk.finish(&mut rows.stale);
                 counts.metadata_changed = finished.comments_changed;
                 if finished.respelled {

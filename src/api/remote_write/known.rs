@@ -112,11 +112,6 @@ impl KnownSeries {
             }
         }
     }
-
-    /// Bytes on the heap.
-    pub fn heap_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>() + self.slots.capacity() * 4
-    }
 }
 
 #[cfg(test)]

@@ -161,9 +161,7 @@ struct Row<'a> {
 impl<'a> Batch<'a> {
     /// One `TimeSeries`: labels, then samples, exemplars and histograms.
     fn series(&mut self, message: &'a [u8]) -> Result<(), WireError> {
-        let (labels, rest) = message.split_at(labels_end(message)?);
-        // Labels that stand elsewhere are rare, and never looked up.
-        let hash = (!has_labels(rest)?).then(|| self.known.hash(labels));
+        let (hash, rest) = self.labels_first(message)?;
         let known = hash.and_then(|hash| self.known.find(hash, &mut self.cursor));
         let Some(series) = known.map_or_else(|| self.resolve(message, hash), |s| Ok(Some(s)))?
         else {
@@ -185,6 +183,13 @@ impl<'a> Batch<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The hash of the labels that a series starts with, and what follows
+    /// them. Labels that stand elsewhere are rare: no hash, so never looked up.
+    fn labels_first(&self, message: &'a [u8]) -> Result<(Option<u64>, &'a [u8]), WireError> {
+        let (labels, rest) = message.split_at(labels_end(message)?);
+        Ok(((!has_labels(rest)?).then(|| self.known.hash(labels)), rest))
     }
 
     /// Reads the labels of a series that is not known, and keeps it under
@@ -293,12 +298,12 @@ impl<'a> Batch<'a> {
     #[cold]
     fn append_anew(
         &mut self,
-        message: &[u8],
+        message: &'a [u8],
         timestamp_ms: i64,
         value: f64,
     ) -> Result<(), WireError> {
-        let hash = self.known.hash(&message[..labels_end(message)?]);
-        let Some(series) = self.resolve(message, Some(hash))? else { return Ok(()) };
+        let (hash, _) = self.labels_first(message)?;
+        let Some(series) = self.resolve(message, hash)? else { return Ok(()) };
         match self.appender.append(series, timestamp_ms, 0, value) {
             Ok(()) => Ok(()),
             Err(error) => self.refuse(error, message),
