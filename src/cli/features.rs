@@ -25,6 +25,12 @@ pub struct Features {
     pub extended_range_selectors: bool,
     /// `promql-binop-fill-modifiers`
     pub binop_fill_modifiers: bool,
+    /// `type-and-unit-labels`
+    pub type_and_unit_labels: bool,
+    /// `st-storage`: scraped samples keep since when they count.
+    pub st_storage: bool,
+    /// `use-start-timestamps`: `rate` and its like look at that.
+    pub use_start_timestamps: bool,
 }
 
 /// Always on, or gone, in Prometheus 3.
@@ -57,10 +63,7 @@ const NOT_YET: &[&str] = &[
     "otlp-deltatocumulative",
     "otlp-native-delta-ingestion",
     "search-api",
-    "st-storage",
     "st-synthesis",
-    "type-and-unit-labels",
-    "use-start-timestamps",
 ];
 
 impl Features {
@@ -104,6 +107,9 @@ impl Features {
             "promql-delayed-name-removal" => &mut self.delayed_name_removal,
             "promql-extended-range-selectors" => &mut self.extended_range_selectors,
             "promql-binop-fill-modifiers" => &mut self.binop_fill_modifiers,
+            "st-storage" => &mut self.st_storage,
+            "type-and-unit-labels" => &mut self.type_and_unit_labels,
+            "use-start-timestamps" => &mut self.use_start_timestamps,
             _ => return None,
         })
     }
@@ -122,6 +128,9 @@ fn known() -> String {
         "promql-experimental-functions",
         "promql-extended-range-selectors",
         "promql-per-step-stats",
+        "st-storage",
+        "type-and-unit-labels",
+        "use-start-timestamps",
     ] {
         let _ = write!(text, " {name}");
     }

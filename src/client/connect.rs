@@ -1,12 +1,13 @@
 //! From a URL to an open connection, through a proxy and TLS if need be.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use url::{Host, Url};
 
 use super::h1::{Connection, Io};
@@ -25,18 +26,19 @@ pub(super) struct Opened {
     pub(super) absolute_form: bool,
 }
 
-/// Opens a connection for requests to `url`.
+/// Opens a connection for requests to `url`, over a Unix socket if one is given.
 pub(super) async fn open(
     url: &Url,
+    socket: Option<&Path>,
     proxies: &Proxies,
     tls: &TlsSource,
     tls_now: Option<Arc<rustls::ClientConfig>>,
 ) -> Result<Opened, ClientError> {
     let (host, port) = host_port(url)?;
-    let proxy = proxies.of(url);
-    let io: Box<dyn Io> = match proxy {
-        None => Box::new(dial(&host, port).await?),
-        Some(proxy) => {
+    let io: Box<dyn Io> = match (socket, proxies.of(url)) {
+        (Some(path), _) => Box::new(dial_socket(path).await?),
+        (None, None) => Box::new(dial(&host, port).await?),
+        (None, Some(proxy)) => {
             let (proxy_host, proxy_port) = host_port(proxy)?;
             let stream = dial(&proxy_host, proxy_port).await?;
             if proxy.scheme().starts_with("socks5") {
@@ -113,6 +115,12 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, ClientError> {
         }
     }
     Err(failed)
+}
+
+async fn dial_socket(path: &Path) -> Result<UnixStream, ClientError> {
+    UnixStream::connect(path)
+        .await
+        .map_err(|source| ClientError::DialSocket { path: path.to_owned(), source })
 }
 
 async fn handshake(

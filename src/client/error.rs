@@ -45,6 +45,15 @@ pub enum ClientError {
         #[source]
         source: std::io::Error,
     },
+    /// There is no such socket, or nobody listens.
+    #[error("dial unix {path}: {}", go_connect_error(.source), path = .path.display())]
+    DialSocket {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
     /// The proxy refused, or its URL cannot be used.
     #[error("proxyconnect tcp: {0}")]
     Proxy(String),
@@ -80,6 +89,8 @@ fn go_connect_error(error: &std::io::Error) -> String {
         K::ConnectionRefused => "connect: connection refused".to_owned(),
         K::HostUnreachable => "connect: no route to host".to_owned(),
         K::NetworkUnreachable => "connect: network is unreachable".to_owned(),
+        K::NotFound => "connect: no such file or directory".to_owned(),
+        K::PermissionDenied => "connect: permission denied".to_owned(),
         K::TimedOut => "i/o timeout".to_owned(),
         _ => error.to_string(),
     }

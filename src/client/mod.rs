@@ -25,6 +25,7 @@ mod tests;
 mod tls;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,6 +78,9 @@ pub struct Request {
     pub body: Bytes,
     /// From now to the last byte of the answer. Default 30 s.
     pub timeout: Duration,
+    /// Connects to this Unix socket instead of the URL's host, past proxies;
+    /// a redirect to another host does not.
+    pub socket: Option<Arc<Path>>,
 }
 
 impl Request {
@@ -84,7 +88,7 @@ impl Request {
     #[must_use]
     pub fn new(method: Method, url: Url) -> Self {
         let (headers, body) = (HeaderMap::new(), Bytes::new());
-        Self { method, url, headers, body, timeout: DEFAULT_TIMEOUT }
+        Self { method, url, headers, body, timeout: DEFAULT_TIMEOUT, socket: None }
     }
 }
 
@@ -204,6 +208,7 @@ impl HttpClient {
                 for name in [header::AUTHORIZATION, header::COOKIE, header::WWW_AUTHENTICATE] {
                     request.headers.remove(name);
                 }
+                request.socket = None;
             }
         }
         Err(ClientError::Redirect(format!("stopped after {REDIRECT_LIMIT} redirects")))
@@ -235,7 +240,10 @@ impl HttpClient {
         headers.entry(header::USER_AGENT).or_insert_with(|| HeaderValue::from_static(USER_AGENT));
 
         let url = &request.url;
-        let to = origin(url);
+        let to = match &request.socket {
+            Some(path) => format!("{} {}", origin(url), path.display()),
+            None => origin(url),
+        };
         let (tls, generation) = match url.scheme() {
             "https" => inner.tls.current().map(|(tls, g)| (Some(tls), g))?,
             _ => (None, 0),
@@ -252,7 +260,8 @@ impl HttpClient {
                 answered => return answered,
             }
         }
-        let opened = connect::open(url, &inner.proxies, &inner.tls, tls).await?;
+        let socket = request.socket.as_deref();
+        let opened = connect::open(url, socket, &inner.proxies, &inner.tls, tls).await?;
         if opened.http2 {
             let (sender, connection) =
                 hyper::client::conn::http2::Builder::new(TokioExecutor::new())

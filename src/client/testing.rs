@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 
 /// What a test server does with a request.
 pub(crate) enum Answer {
@@ -72,6 +72,20 @@ pub(crate) async fn serve_tls(
         async move { tokio_rustls::TlsAcceptor::from(config).accept(stream).await.ok() }
     })
     .await
+}
+
+/// A Unix socket that leads to a server.
+pub(crate) fn socket_to(server: &Server, path: &std::path::Path) {
+    let listener = UnixListener::bind(path).expect("a new path");
+    let address = server.address;
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let Ok(mut inner) = TcpStream::connect(address).await else { return };
+            tokio::spawn(async move {
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut inner).await;
+            });
+        }
+    });
 }
 
 async fn serve_over<A, W, F, S>(answer: A, wrap: W) -> Server

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use super::testing::{Answer, Authority, ok, serve, serve_tls};
+use super::testing::{Answer, Authority, ok, serve, serve_tls, socket_to};
 use super::*;
 use crate::config::{
     Authorization, BasicAuth, OAuth2, ProxyConfig, Secret, SecretSource, TlsConfig,
@@ -49,6 +49,46 @@ async fn connections_are_kept_and_reopened_when_the_server_closed_them() {
     for _ in 0..3 {
         assert_eq!(text(&client, closing.url("/")).await.expect("answers"), "200 ok");
     }
+}
+
+/// Sockets that stand behind the same URL are different servers, also when
+/// connections are kept.
+#[tokio::test]
+async fn a_socket_takes_the_place_of_the_host() {
+    let directory = tempfile::tempdir().expect("temporary");
+    let (first, second) = (directory.path().join("1.sock"), directory.path().join("2.sock"));
+    let server = serve(|_| ok("text/plain", b"one")).await;
+    let authority = Authority::new();
+    let tls = Arc::new(Mutex::new(Arc::new(authority.server("same.test", None, false))));
+    let secured = serve_tls(tls, |_| ok("text/plain", b"two")).await;
+    let plain_two = serve(|_| ok("text/plain", b"two")).await;
+    socket_to(&server, &first);
+    let client = client(&HttpClientConfig {
+        tls: TlsConfig { ca: Some(inline(&authority.pem())), ..TlsConfig::default() },
+        ..HttpClientConfig::default()
+    });
+    let url = |scheme: &str| Url::parse(&format!("{scheme}://same.test/metrics")).expect("valid");
+    let ask = async |scheme: &str, path: &std::path::Path| {
+        let request = Request { socket: Some(path.into()), ..get(url(scheme)) };
+        let mut response = client.send(request).await?;
+        response.read(1 << 20).await
+    };
+    let refused = ask("http", &second).await.expect_err("nobody listens");
+    let path = second.display();
+    assert_eq!(
+        refused.to_string(),
+        format!("dial unix {path}: connect: no such file or directory")
+    );
+    socket_to(&plain_two, &second);
+    for _ in 0..2 {
+        assert_eq!(ask("http", &first).await.expect("answers"), b"one");
+        assert_eq!(ask("http", &second).await.expect("answers"), b"two");
+    }
+    assert_eq!((server.connections(), plain_two.connections()), (1, 1));
+    assert!(server.heads()[0].contains("\r\nHost: same.test\r\n"), "{:?}", server.heads());
+    let third = directory.path().join("3.sock");
+    socket_to(&secured, &third);
+    assert_eq!(ask("https", &third).await.expect("answers"), b"two");
 }
 
 #[tokio::test]

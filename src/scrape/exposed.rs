@@ -4,7 +4,7 @@
 //! Each sample comes with its labels; their bytes are hashed in place of a
 //! line, and from there on the cache works as for text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use narthex_storage::append::Appender;
 use narthex_storage::histogram::{ClassicHistogram, Histogram};
@@ -13,6 +13,7 @@ use narthex_storage::sample::{Exemplar, Metadata, MetricKind};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::cache::{Cache, Found};
+use super::family::{has_created, start_key, starts_of, suffix_of};
 use super::labels::LabelError;
 use super::metadata::{Interner, TargetMetadata, collect};
 use super::negotiation::Format;
@@ -28,9 +29,9 @@ const SCHEMA_MIN: i32 = -4;
 /// The highest schema.
 const SCHEMA_MAX: i32 = 8;
 
-/// What becomes of histograms.
+/// What is read of pages besides plain samples.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct NativeRules {
+pub struct ExposedRules {
     /// What is read of protobuf pages.
     pub read: HistogramRules,
     /// Classic histograms become native ones with custom buckets.
@@ -39,9 +40,26 @@ pub struct NativeRules {
     pub bucket_limit: u64,
     /// Smallest growth factor; 0 is no limit.
     pub min_bucket_factor: f64,
+    /// Type and unit of its family become labels of a series.
+    pub type_and_unit_labels: bool,
+    /// Samples keep since when they count; in text, series that say so are
+    /// not samples.
+    pub start_timestamps: bool,
 }
 
-impl NativeRules {
+impl ExposedRules {
+    /// Whether pages of a format are read by [`read_exposed`].
+    #[must_use]
+    pub const fn apply_to(&self, format: Format) -> bool {
+        match format {
+            Format::Text => self.convert_classic || self.type_and_unit_labels,
+            Format::OpenMetrics => {
+                self.convert_classic || self.type_and_unit_labels || self.start_timestamps
+            }
+            Format::Protobuf => true,
+        }
+    }
+
     /// The highest schema that the growth factor allows.
     fn max_schema(&self) -> i32 {
         if self.min_bucket_factor <= 1.0 {
@@ -81,7 +99,7 @@ impl NativeRules {
 pub fn read_exposed(
     page: &[u8],
     format: Format,
-    native: NativeRules,
+    native: ExposedRules,
     now_ms: i64,
     rules: &PageRules,
     cache: &mut Cache,
@@ -90,8 +108,14 @@ pub fn read_exposed(
     counts: &mut Counts,
 ) -> Result<(), PageError> {
     with_intake(now_ms, rules, cache, appender, rows, counts, |intake| {
-        let mut sink =
-            Sink { intake, native, collecting: None, family: None, too_many_buckets: false };
+        let mut sink = Sink {
+            intake,
+            native,
+            collecting: None,
+            family: None,
+            unit: None,
+            too_many_buckets: false,
+        };
         match format {
             Format::Protobuf => sink.protobuf(page)?,
             Format::Text | Format::OpenMetrics => sink.text(page, format)?,
@@ -133,11 +157,13 @@ impl From<PageError> for Stop {
 
 struct Sink<'a, 'b> {
     intake: &'a mut Intake<'b>,
-    native: NativeRules,
+    native: ExposedRules,
     /// Classic series of one histogram that become a native one.
     collecting: Option<Collecting>,
     /// Name and type of the last `TYPE`.
     family: Option<(String, MetricKind)>,
+    /// Name and unit of the last family with a unit.
+    unit: Option<(String, String)>,
     too_many_buckets: bool,
 }
 
@@ -147,6 +173,7 @@ struct Collecting {
     labels: Labels,
     empty: Vec<String>,
     timestamp_ms: Option<i64>,
+    start_ms: i64,
     histogram: ClassicHistogram,
     /// A part did not fit the others: there is no such histogram.
     broken: bool,
@@ -163,6 +190,7 @@ impl Sink<'_, '_> {
                 format!("\0{}\0{}\0{}\0{:?}", family.name, family.help, family.unit, family.kind);
             self.intake.mark(xxh3_64_with_seed(key.as_bytes(), self.intake.rules().hash_key));
             self.family = Some((family.name.to_owned(), family.kind));
+            self.unit = Some((family.name.to_owned(), family.unit.to_owned()));
             let rules = self.native.read;
             let mut native_seen = None;
             let read = family.samples::<Stop>(rules, |exposed| {
@@ -193,7 +221,11 @@ impl Sink<'_, '_> {
         let (mut at, mut raw) = (0, RawLabels::default());
         // Prometheus looks for the creation time of what it converts, and no
         // longer takes these lines for samples once it has done so.
-        let mut skips_created = false;
+        let starts = match format {
+            Format::OpenMetrics if self.native.start_timestamps => starts_of(page),
+            _ => HashMap::new(),
+        };
+        let mut skips_created = !starts.is_empty();
         loop {
             let (entry, next) = match format {
                 Format::OpenMetrics => openmetrics::entry(page, at, &mut raw),
@@ -211,7 +243,12 @@ impl Sink<'_, '_> {
                     mark(self);
                     self.family = Some((String::from_utf8_lossy(name).into_owned(), kind));
                 }
-                Entry::Help(..) | Entry::Unit(..) => mark(self),
+                Entry::Unit(name, unit) => {
+                    mark(self);
+                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                    self.unit = Some((text(name), text(unit)));
+                }
+                Entry::Help(..) => mark(self),
                 Entry::Comment => {}
                 Entry::Sample(sample) => {
                     let kind = self.family.as_ref().map_or(MetricKind::Unknown, |f| f.1);
@@ -226,7 +263,14 @@ impl Sink<'_, '_> {
                         continue;
                     }
                     let exemplar = raw.exemplar.as_ref();
+                    let start_ms = match &self.family {
+                        Some((family, kind)) if !starts.is_empty() => {
+                            start_key(&labels, family, *kind).and_then(|key| starts.get(&key))
+                        }
+                        _ => None,
+                    };
                     self.classic_or_plain(Exposed {
+                        start_ms: start_ms.copied().unwrap_or(0),
                         labels,
                         empty: raw.empty_names(page),
                         value: ExposedValue::Float(sample.value),
@@ -256,6 +300,7 @@ impl Sink<'_, '_> {
             labels,
             empty: exposed.empty.clone(),
             timestamp_ms: exposed.timestamp_ms,
+            start_ms: exposed.start_ms,
             histogram: ClassicHistogram::new(),
             broken: false,
             exemplars: Vec::new(),
@@ -311,17 +356,43 @@ impl Sink<'_, '_> {
             empty: collected.empty,
             value: ExposedValue::Histogram(Box::new(histogram)),
             timestamp_ms: collected.timestamp_ms,
+            start_ms: collected.start_ms,
             exemplars: collected.exemplars.into_iter().filter(|(_, _, t)| t.is_some()).collect(),
         })
     }
 
+    /// Adds type and unit of the family to the labels of one of its series.
+    fn describe(&self, labels: &mut LabelsBuilder) {
+        if !self.native.type_and_unit_labels {
+            return;
+        }
+        let metric = labels.get(METRIC_NAME).to_owned();
+        let part_of = |family: &str, kind| suffix_of(&metric, family, kind).is_some();
+        let kind = match &self.family {
+            Some((family, kind)) if part_of(family, *kind) => *kind,
+            _ => return,
+        };
+        if kind != MetricKind::Unknown {
+            labels.set("__type__", kind.as_str());
+        }
+        if let Some((family, unit)) = &self.unit
+            && !unit.is_empty()
+            && part_of(family, kind)
+        {
+            labels.set("__unit__", unit);
+        }
+    }
+
     fn sample(&mut self, exposed: Exposed) -> Result<(), PageError> {
-        let Exposed { labels, empty, value, timestamp_ms, exemplars } = exposed;
+        let Exposed { mut labels, empty, value, timestamp_ms, start_ms, exemplars } = exposed;
+        let start_ms = if self.native.start_timestamps { start_ms } else { 0 };
+        self.describe(&mut labels);
         let value = match value {
-            ExposedValue::Float(value) => Value::Float(value),
+            ExposedValue::Float(value) if start_ms == 0 => Value::Float(value),
+            ExposedValue::Float(value) => Value::Started(value, start_ms),
             ExposedValue::Histogram(mut histogram) => {
                 if self.native.reduce(&mut histogram) {
-                    Value::Histogram(histogram)
+                    Value::Histogram(histogram, start_ms)
                 } else {
                     self.too_many_buckets = true;
                     Value::TooLarge
@@ -373,11 +444,6 @@ impl Sink<'_, '_> {
     }
 }
 
-/// Whether metrics of this type have a time of creation.
-const fn has_created(kind: MetricKind) -> bool {
-    matches!(kind, MetricKind::Counter | MetricKind::Summary | MetricKind::Histogram)
-}
-
 /// A part of a classic histogram.
 enum Part {
     Bucket(f64),
@@ -422,7 +488,7 @@ mod tests {
         let storage = MemoryStorage::new();
         let (mut cache, mut rows, rules) = (Cache::default(), Rows::default(), rules());
         let mut appender = storage.appender(SourceId(0), SyncClass::Scrape);
-        let mut native = NativeRules { convert_classic: true, ..NativeRules::default() };
+        let mut native = ExposedRules { convert_classic: true, ..ExposedRules::default() };
         for round in 0..3 {
             let mut counts = Counts::default();
             read_exposed(
@@ -439,7 +505,7 @@ mod tests {
             .expect("valid");
             // The second one does not add up, and makes nothing.
             assert_eq!((rows.series.len(), rows.histograms.len(), rows.stale.len()), (1, 1, 0));
-            let (t, _, histogram) = &rows.histograms[0];
+            let (t, _, _, histogram) = &rows.histograms[0];
             assert_eq!((*t, histogram.count, histogram.sum), (9, 3.0, 5.0));
             assert_eq!(&*histogram.custom_values, &[1.0]);
             assert_eq!(histogram.positive_buckets, [1.0, 2.0]);
@@ -476,10 +542,56 @@ mod tests {
         assert_eq!(result, Err(PageError::BucketLimit));
     }
 
+    const OPEN_METRICS: &str = "# TYPE c_seconds counter\n# UNIT c_seconds seconds\n\
+        c_seconds_total{a=\"b\"} 2\nc_seconds_created{a=\"b\"} 1.5\nc_seconds_total{a=\"c\"} 3\n\
+        # TYPE h histogram\n\
+        h_bucket{le=\"1.0\"} 1\nh_bucket{le=\"+Inf\"} 3\nh_sum 5\nh_count 3\nh_created 2\n\
+        # TYPE u unknown\nu 1\nother 1\n# EOF\n";
+
+    #[test]
+    fn features_add_labels_and_start_timestamps() {
+        let storage = MemoryStorage::new();
+        let (mut cache, mut rows, rules) = (Cache::default(), Rows::default(), rules());
+        let mut appender = storage.appender(SourceId(0), SyncClass::Scrape);
+        let exposed = ExposedRules {
+            type_and_unit_labels: true,
+            start_timestamps: true,
+            ..ExposedRules::default()
+        };
+        read_exposed(
+            OPEN_METRICS.as_bytes(),
+            Format::OpenMetrics,
+            exposed,
+            9,
+            &rules,
+            &mut cache,
+            appender.as_mut(),
+            &mut rows,
+            &mut Counts::default(),
+        )
+        .expect("valid");
+        let started: Vec<_> =
+            rows.started.iter().map(|(t, start, _, v)| (*t, *start, *v)).collect();
+        let of_histogram = [1.0, 3.0, 5.0, 3.0].map(|v| (9, 2000, v));
+        assert_eq!(started[0], (9, 1500, 2.0));
+        assert_eq!(started[1..], of_histogram);
+        assert_eq!(rows.values, [3.0, 1.0, 1.0]);
+        let mut has = |pairs: &[(&str, &str)], expected| {
+            let labels = Labels::from_pairs(pairs.iter().copied());
+            assert_eq!(appender.series(&labels).expect("there is room"), expected, "{labels}");
+        };
+        let counter =
+            [("__name__", "c_seconds_total"), ("__type__", "counter"), ("__unit__", "seconds")];
+        has(&[&counter[..], &[("a", "b")]].concat(), rows.started[0].2);
+        has(&[("__name__", "h_sum"), ("__type__", "histogram")], rows.started[3].2);
+        has(&[("__name__", "u")], rows.series[1]);
+        has(&[("__name__", "other")], rows.series[2]);
+    }
+
     #[test]
     fn factors_choose_schemas_as_in_prometheus() {
         let schema = |factor| {
-            NativeRules { min_bucket_factor: factor, ..NativeRules::default() }.max_schema()
+            ExposedRules { min_bucket_factor: factor, ..ExposedRules::default() }.max_schema()
         };
         for (factor, expected) in
             [(0.0, 8), (1.0, 8), (1.0027, 8), (1.1, 2), (2.0, 0), (4.0, -1), (1e9, -4)]

@@ -1,6 +1,7 @@
 //! One request to a target: from URL to page, within time and size.
 
 use std::io::Read as _;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -70,17 +71,20 @@ impl Buffers {
 pub struct Fetcher {
     client: HttpClient,
     url: Url,
+    socket: Option<Arc<Path>>,
     headers: HeaderMap,
     timeout: Duration,
     limit_bytes: u64,
 }
 
 impl Fetcher {
-    /// `limit_bytes` is `body_size_limit`; 0 is no limit but our own.
+    /// `socket` is where to connect instead of the URL's host; `limit_bytes`
+    /// is `body_size_limit`; 0 is no limit but our own.
     #[must_use]
     pub fn new(
         client: HttpClient,
         url: Url,
+        socket: Option<Arc<Path>>,
         accept: &HeaderValue,
         compression: bool,
         timeout: Duration,
@@ -95,7 +99,8 @@ impl Fetcher {
             headers.insert("x-prometheus-scrape-timeout-seconds", seconds);
         }
         let limit_bytes = if limit_bytes == 0 { PAGE_LIMIT_BYTES } else { limit_bytes };
-        Self { client, url, headers, timeout, limit_bytes: limit_bytes.min(PAGE_LIMIT_BYTES) }
+        let limit_bytes = limit_bytes.min(PAGE_LIMIT_BYTES);
+        Self { client, url, socket, headers, timeout, limit_bytes }
     }
 
     /// Writes the page to `page` and gives its content type.
@@ -107,6 +112,7 @@ impl Fetcher {
         let mut request = Request::new(Method::GET, self.url.clone());
         request.headers = self.headers.clone();
         request.timeout = self.timeout;
+        request.socket = self.socket.clone();
         let mut response = self
             .client
             .send(request)

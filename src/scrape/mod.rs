@@ -14,6 +14,7 @@
 mod cache;
 mod exposed;
 mod failure_log;
+mod family;
 mod fetch;
 mod labels;
 mod metadata;
@@ -57,6 +58,10 @@ use pool::{Common, Pool};
 pub struct Options {
     /// `--enable-feature=extra-scrape-metrics`.
     pub extra_scrape_metrics: bool,
+    /// `--enable-feature=type-and-unit-labels`.
+    pub type_and_unit_labels: bool,
+    /// `--enable-feature=st-storage`.
+    pub start_timestamps: bool,
     /// The host's name: several servers with the same targets ask them at
     /// other times.
     pub host_name: String,
@@ -131,6 +136,8 @@ impl Manager {
                 buffers: fetch::Buffers::default(),
                 tasks: TaskTracker::new(),
                 extra_scrape_metrics: options.extra_scrape_metrics,
+                type_and_unit_labels: options.type_and_unit_labels,
+                start_timestamps: options.start_timestamps,
                 hash_key: RandomState::new().hash_one("scrape"),
             }),
             host_name: options.host_name,

@@ -56,8 +56,10 @@ pub struct Rows {
     pub timed: Vec<(i64, SeriesRef, f64)>,
     /// Those of them that are the first of their series.
     pub first_timed: Vec<(i64, SeriesRef)>,
-    /// Native histograms, with their timestamps.
-    pub histograms: Vec<(i64, SeriesRef, Histogram)>,
+    /// Timestamps, and since when they count, of further samples ...
+    pub started: Vec<(i64, i64, SeriesRef, f64)>,
+    /// ... and of native histograms.
+    pub histograms: Vec<(i64, i64, SeriesRef, Histogram)>,
     /// Exemplars of the samples above.
     pub exemplars: Vec<(SeriesRef, Exemplar)>,
     /// Series that are gone.
@@ -75,6 +77,7 @@ impl Rows {
         self.values.clear();
         self.timed.clear();
         self.first_timed.clear();
+        self.started.clear();
         self.histograms.clear();
         self.exemplars.clear();
         self.offered.clear();
@@ -373,7 +376,10 @@ impl From<String> for PageError {
 #[derive(Debug)]
 pub(super) enum Value {
     Float(f64),
-    Histogram(Box<Histogram>),
+    /// A number, and since when it counts, in milliseconds.
+    Started(f64, i64),
+    /// The same for a histogram; 0 if that is not known.
+    Histogram(Box<Histogram>, i64),
     /// A histogram with too many buckets: it counts, and fails the page.
     TooLarge,
 }
@@ -665,8 +671,12 @@ impl Intake<'_> {
                 self.rows.values.push(value);
             }
             (Value::Float(value), Some(t)) => self.rows.timed.push((t, series, value)),
-            (Value::Histogram(histogram), t) => {
-                self.rows.histograms.push((t.unwrap_or(self.now_ms), series, *histogram));
+            (Value::Started(value, start_ms), t) => {
+                self.rows.started.push((t.unwrap_or(self.now_ms), start_ms, series, value));
+            }
+            (Value::Histogram(histogram, start_ms), t) => {
+                let t = t.unwrap_or(self.now_ms);
+                self.rows.histograms.push((t, start_ms, series, *histogram));
             }
             (Value::TooLarge, _) => {
                 self.limited = true;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,7 +11,7 @@ use narthex_storage::append::{Appendable, SourceId};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::exposed::NativeRules;
+use super::exposed::ExposedRules;
 use super::failure_log::FailureLog;
 use super::fetch::{Buffers, Fetcher};
 use super::labels::LabelRules;
@@ -38,6 +39,8 @@ pub(super) struct Common {
     pub(super) buffers: Buffers,
     pub(super) tasks: TaskTracker,
     pub(super) extra_scrape_metrics: bool,
+    pub(super) type_and_unit_labels: bool,
+    pub(super) start_timestamps: bool,
     /// Keys the hashes of caches; differs from process to process.
     pub(super) hash_key: u64,
 }
@@ -282,9 +285,6 @@ impl Pool {
     ) -> Result<Running, String> {
         let (config, common) = (&settings.config, &self.common);
         let url = parse_url(&spec.url).map_err(|e| e.to_string())?;
-        if spec.unix_socket.is_some() {
-            return Err("__unix_socket__ is not supported yet".to_owned());
-        }
         let labels = LabelRules {
             target: spec.public_labels(),
             honor_labels: config.honor_labels,
@@ -307,7 +307,7 @@ impl Pool {
             interner: Arc::clone(&common.interner),
             extra: config.extra_scrape_metrics || common.extra_scrape_metrics,
             timeout: spec.timeout,
-            native: NativeRules {
+            exposed: ExposedRules {
                 read: HistogramRules {
                     native: spec.scrape_native_histograms,
                     always_classic: spec.always_scrape_classic_histograms,
@@ -315,11 +315,14 @@ impl Pool {
                 convert_classic: spec.convert_classic_histograms_to_nhcb,
                 bucket_limit: config.native_histogram_bucket_limit,
                 min_bucket_factor: config.native_histogram_min_bucket_factor,
+                type_and_unit_labels: common.type_and_unit_labels,
+                start_timestamps: common.start_timestamps,
             },
         };
         let fetcher = Fetcher::new(
             settings.client.clone(),
             url,
+            spec.unix_socket.as_deref().map(|path| Path::new(path).into()),
             &settings.accept,
             config.enable_compression,
             spec.timeout,

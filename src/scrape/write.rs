@@ -11,7 +11,7 @@ use narthex_storage::read::SeriesRef;
 use narthex_storage::sample::stale_nan;
 
 use super::cache::Cache;
-use super::exposed::{NativeRules, protobuf_metadata, read_exposed};
+use super::exposed::{ExposedRules, protobuf_metadata, read_exposed};
 use super::metadata::{self, Interner};
 use super::metrics::ScrapeMetrics;
 use super::negotiation::Format;
@@ -64,8 +64,8 @@ pub struct Writer {
     /// `scrape_timeout_seconds` and its like are written, too.
     pub(super) extra: bool,
     pub(super) timeout: Duration,
-    /// What becomes of histograms.
-    pub(super) native: NativeRules,
+    /// What is read besides plain samples.
+    pub(super) exposed: ExposedRules,
 }
 
 /// A scrape that is to be written.
@@ -210,16 +210,16 @@ impl Writer {
     ) -> Result<(), PageError> {
         let (rules, cache, now_ms) = (&self.rules, &mut memory.cache, timestamp_ms);
         match format {
-            Format::Text if !self.native.convert_classic => {
+            Format::Text if !self.exposed.apply_to(format) => {
                 page::read_text(page, now_ms, rules, cache, appender, rows, counts)
             }
-            Format::OpenMetrics if !self.native.convert_classic => {
+            Format::OpenMetrics if !self.exposed.apply_to(format) => {
                 page::read_openmetrics(page, now_ms, rules, cache, appender, rows, counts)
             }
             _ => read_exposed(
                 page,
                 format,
-                self.native,
+                self.exposed,
                 now_ms,
                 rules,
                 cache,
@@ -310,8 +310,13 @@ impl Writer {
                 not_added += refused[before..].iter().filter(first).count() as u64;
             }
         }
-        for (t, series, histogram) in &rows.histograms {
-            if let Err(e) = appender.append_histogram(*series, *t, 0, histogram) {
+        for (t, start_ms, series, value) in &rows.started {
+            if let Err(e) = appender.append(*series, *t, *start_ms, *value) {
+                refused.push((0, e));
+            }
+        }
+        for (t, start_ms, series, histogram) in &rows.histograms {
+            if let Err(e) = appender.append_histogram(*series, *t, *start_ms, histogram) {
                 refused.push((0, e));
             }
         }

@@ -130,6 +130,8 @@ async fn serve(options: Options) -> Result<(), StartError> {
         &registry,
         crate::scrape::Options {
             extra_scrape_metrics: options.features.extra_scrape_metrics,
+            type_and_unit_labels: options.features.type_and_unit_labels,
+            start_timestamps: options.features.st_storage,
             host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         },
     ));
@@ -364,6 +366,8 @@ fn engine_options(options: &Options) -> EngineOptions {
         max_bytes: memory_limit_bytes(options) / 4,
         timeout: Some(options.query.timeout),
         delayed_name_removal: options.features.delayed_name_removal,
+        type_and_unit_labels: options.features.type_and_unit_labels,
+        use_start_timestamps: options.features.use_start_timestamps,
         ..EngineOptions::default()
     }
 }

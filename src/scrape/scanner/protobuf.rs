@@ -44,6 +44,9 @@ struct Number {
     value: f64,
     #[prost(message, optional, tag = "2")]
     exemplar: Option<WireExemplar>,
+    /// Of counters only.
+    #[prost(message, optional, tag = "3")]
+    created: Option<Timestamp>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -62,6 +65,8 @@ struct WireSummary {
     sample_sum: f64,
     #[prost(message, repeated, tag = "3")]
     quantile: Vec<Quantile>,
+    #[prost(message, optional, tag = "4")]
+    created: Option<Timestamp>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -114,6 +119,8 @@ struct WireHistogram {
     positive_delta: Vec<i64>,
     #[prost(double, repeated, tag = "14")]
     positive_count: Vec<f64>,
+    #[prost(message, optional, tag = "15")]
+    created: Option<Timestamp>,
     #[prost(message, repeated, tag = "16")]
     exemplars: Vec<WireExemplar>,
 }
@@ -136,6 +143,21 @@ struct Metric {
     histogram: Option<WireHistogram>,
 }
 
+impl Metric {
+    fn created(&self) -> Option<&Timestamp> {
+        let counter = self.counter.as_ref().and_then(|c| c.created.as_ref());
+        let summary = self.summary.as_ref().and_then(|s| s.created.as_ref());
+        let histogram = self.histogram.as_ref().and_then(|h| h.created.as_ref());
+        counter.or(summary).or(histogram)
+    }
+}
+
+impl Timestamp {
+    fn milliseconds(&self) -> i64 {
+        self.seconds.saturating_mul(1000).saturating_add(i64::from(self.nanos / 1_000_000))
+    }
+}
+
 /// A sample whose labels stand by themselves.
 #[derive(Debug, Clone)]
 pub struct Exposed {
@@ -147,6 +169,8 @@ pub struct Exposed {
     pub value: ExposedValue,
     /// The exposed timestamp in milliseconds.
     pub timestamp_ms: Option<i64>,
+    /// Since when it counts, in milliseconds; 0 if the page does not say.
+    pub start_ms: i64,
     /// Labels, value and timestamp in milliseconds of its exemplars.
     pub exemplars: Vec<(Labels, f64, Option<i64>)>,
 }
@@ -345,13 +369,14 @@ impl<'a> Family<'a> {
             }
         }
         let timestamp_ms = (metric.timestamp_ms != 0).then_some(metric.timestamp_ms);
+        let start_ms = metric.created().map_or(0, Timestamp::milliseconds);
         let exposed = |suffix: &str, label: Option<(&str, f64)>, value, exemplars| {
             let mut labels = labels.clone();
             labels.set(METRIC_NAME, &format!("{}{suffix}", self.name));
             if let Some((name, bound)) = label {
                 labels.set(name, &open_metrics_float(bound));
             }
-            Exposed { labels, empty: empty.clone(), value, timestamp_ms, exemplars }
+            Exposed { labels, empty: empty.clone(), value, timestamp_ms, start_ms, exemplars }
         };
         let number = |n: &Option<Number>| float(n.as_ref().map_or(0.0, |n| n.value));
         match self.kind {
@@ -417,10 +442,7 @@ fn count(integer: u64, over: f64) -> ExposedValue {
 impl WireExemplar {
     fn read(&self) -> (Labels, f64, Option<i64>) {
         let labels = Labels::from_pairs(self.label.iter().map(|l| (&l.name, &l.value)));
-        let timestamp_ms = self
-            .timestamp
-            .as_ref()
-            .map(|t| t.seconds.saturating_mul(1000).saturating_add(i64::from(t.nanos / 1_000_000)));
+        let timestamp_ms = self.timestamp.as_ref().map(Timestamp::milliseconds);
         (labels, self.value, timestamp_ms)
     }
 }
@@ -572,7 +594,7 @@ mod tests {
             timestamp: Some(Timestamp { seconds: 2, nanos: 500_000_000 }),
         };
         let counter = Metric {
-            counter: Some(Number { value: 5.0, exemplar: Some(exemplar) }),
+            counter: Some(Number { value: 5.0, exemplar: Some(exemplar), created: None }),
             timestamp_ms: 9,
             ..Metric::default()
         };
@@ -581,6 +603,7 @@ mod tests {
                 sample_count: 1,
                 sample_sum: 2.0,
                 quantile: vec![Quantile { quantile: 0.5, value: f64::NAN }],
+                created: Some(Timestamp { seconds: 3, nanos: 4_999_999 }),
             }),
             ..Metric::default()
         };
@@ -597,6 +620,7 @@ mod tests {
         );
         assert_eq!(samples[0].timestamp_ms, Some(9));
         assert_eq!(samples[0].exemplars[0].2, Some(2500));
+        assert_eq!((samples[0].start_ms, samples[3].start_ms), (0, 3004));
     }
 
     #[test]
