@@ -74,8 +74,10 @@ fn encode_form(form: Form, sibling: Option<&[f64]>, scratch: &mut Scratch, out: 
         others.clear();
         let pairs = mantissas.iter().zip(sibling);
         others.extend(pairs.map(|(m, s)| m.wrapping_sub(form::mantissa(*s, form))));
-        // Prefer what can be read alone, unless it is worth a few bytes.
-        if ints::estimate_bits(others) + 32 < ints::estimate_bits(mantissas) {
+        // Prefer what can be read alone: another column must be decoded first,
+        // and what that builds on.
+        let alone = ints::estimate_bits(mantissas);
+        if ints::estimate_bits(others) + 32.max(alone / 8) < alone {
             std::mem::swap(mantissas, others);
             tag |= SIBLING;
         }

@@ -202,6 +202,19 @@ impl Day {
         files.len() == 1 && files[0].name.ends_with(MERGED_EXTENSION)
     }
 
+    /// Whether chunks are far shorter than a full stripe's: series that are
+    /// scraped seldom, came and went, or came late.
+    pub(crate) const fn is_fragmented(&self) -> bool {
+        const SAMPLES_PER_CHUNK: u64 = 90;
+        self.samples < self.chunks * SAMPLES_PER_CHUNK
+    }
+
+    /// Bytes of the stripes that are not chunks.
+    pub(crate) fn header_bytes(&self) -> u64 {
+        let stripes = self.layouts.iter().flat_map(|l| &l.stripes);
+        stripes.map(|s| s.bytes() - u64::from(s.payload_bytes)).sum()
+    }
+
     /// Stripes and their number.
     pub(crate) fn stripe_count(&self) -> usize {
         self.layouts.iter().map(|l| l.stripes.len()).sum()

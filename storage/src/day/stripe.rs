@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! stripe   = "NXST", u32 header length, u32 CRC-32 of the header, header, payload
-//! header   = u8 version (1), u8 flags (0), varint stripe id,
+//! header   = u8 version (2), u8 flags (0), varint stripe id,
 //!            varint rows, varint columns, varint payload length,
 //!            varint axis length, axis (codec::encode_axis),
 //!            id runs: series of the columns,
@@ -15,13 +15,15 @@
 //! chunk    = [histograms] [starts] floats
 //! histograms (flag 2) = presence runs within the samples, histogram::codec::encode
 //! starts (flag 4)     = per sample signed difference to the start before
-//! floats   = codec::encode of the other samples; with flag 1 against the
-//!            floats of the column before
+//! floats   = codec::encode of the other samples; with flag 1 against those of
+//!            its sibling: the nearest column to the left under the same checksum
+//!            that has no flag 2 or 4 and suits (codec::suits_as_sibling)
 //! ```
 //!
 //! Pattern 0 is "in every row" and not written. Integers are little-endian.
 //! Columns are in the order of the exposition, so that buckets of a histogram
-//! are neighbours.
+//! are neighbours, and its count is not far from the last of them. In version 1
+//! the sibling was always the column before.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -45,10 +47,12 @@ pub(crate) const MAX_ROWS: usize = 1 << 18;
 pub(crate) const MAX_COLUMNS: usize = 1 << 16;
 /// Largest payload.
 const MAX_PAYLOAD_BYTES: usize = 1 << 30;
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Chunks under one checksum: until they are this long.
 const RUN_BYTES: usize = 4 << 10;
-/// Longest chain of chunks that build on the one before.
+/// The same where columns could go on building on those before.
+const MAX_RUN_BYTES: usize = 2 * RUN_BYTES;
+/// Longest chain of chunks that build on each other.
 const MAX_CHAIN: usize = 16;
 
 const SIBLING: u64 = 1;
@@ -110,12 +114,18 @@ pub(crate) struct StripeBuilder {
     payload: Vec<u8>,
     run_start: usize,
     run_columns: u32,
-    chain: usize,
-    left_pattern: u64,
+    left: Option<Left>,
     left_floats: Vec<f64>,
     samples: u64,
     encoder: codec::Encoder,
-    attempt: Vec<u8>,
+}
+
+/// The nearest column that can be a sibling; its floats are kept beside.
+#[derive(Debug, Clone, Copy)]
+struct Left {
+    pattern: u64,
+    /// Columns that it builds on.
+    chain: usize,
 }
 
 impl StripeBuilder {
@@ -131,23 +141,23 @@ impl StripeBuilder {
             payload: Vec::new(),
             run_start: 0,
             run_columns: 0,
-            chain: 0,
-            left_pattern: 0,
+            left: None,
             left_floats: Vec::new(),
             samples: 0,
             encoder: codec::Encoder::new(),
-            attempt: Vec::new(),
         }
     }
 
-    /// Adds a column; one without samples is left out. `is_sibling` says that
-    /// the column before may help to encode this one.
-    pub(crate) fn add(&mut self, id: u32, samples: &Samples, is_sibling: bool) {
+    /// Adds a column; one without samples is left out.
+    pub(crate) fn add(&mut self, id: u32, samples: &Samples) {
         if samples.rows.is_empty() {
             return;
         }
         let pattern = self.pattern(&samples.rows);
         let start = self.payload.len();
+        if start - self.run_start >= MAX_RUN_BYTES {
+            self.end_run(start);
+        }
         let mut flags = 0;
         if !samples.histograms.is_empty() {
             flags |= HISTOGRAMS;
@@ -162,34 +172,31 @@ impl StripeBuilder {
             }
         }
         let floats = self.payload.len();
-        self.encoder.encode(&samples.floats, None, &mut self.payload);
-        let usable = is_sibling
-            && flags == 0
-            && pattern == self.left_pattern
-            && self.chain < MAX_CHAIN
-            && self.left_floats.len() == samples.floats.len()
-            && self.payload.len() - floats > 8;
-        if usable {
-            self.attempt.clear();
-            self.encoder.encode(&samples.floats, Some(&self.left_floats), &mut self.attempt);
-            if self.attempt.len() < self.payload.len() - floats {
-                flags |= SIBLING;
-                self.payload.truncate(floats);
-                self.payload.extend_from_slice(&self.attempt);
-            }
+        let left = self.left.filter(|l| {
+            flags == 0 && l.pattern == pattern && l.chain < MAX_CHAIN && samples.floats.len() > 1
+        });
+        let sibling = left.map(|_| &self.left_floats[..]);
+        self.encoder.encode(&samples.floats, sibling, &mut self.payload);
+        let chunk = &self.payload[floats..];
+        let mut chain = 0;
+        if codec::needs_sibling(chunk) {
+            flags |= SIBLING;
+            chain = left.map_or(0, |l| l.chain) + 1;
         }
-        self.chain = if flags & SIBLING == 0 { 0 } else { self.chain + 1 };
+        let is_left = flags & !SIBLING == 0 && codec::suits_as_sibling(chunk);
         if flags & SIBLING == 0 && start - self.run_start >= RUN_BYTES {
             self.end_run(start);
+        }
+        if is_left {
+            self.left = Some(Left { pattern, chain });
+            self.left_floats.clear();
+            self.left_floats.extend_from_slice(&samples.floats);
         }
         self.run_columns += 1;
         self.ids.push(id);
         self.kinds.push(pattern << 3 | flags);
         self.lengths.push((self.payload.len() - start) as u32);
         self.samples += samples.rows.len() as u64;
-        self.left_pattern = if flags & !SIBLING == 0 { pattern } else { u64::MAX };
-        self.left_floats.clear();
-        self.left_floats.extend_from_slice(&samples.floats);
     }
 
     fn pattern(&mut self, rows: &[u32]) -> u64 {
@@ -211,6 +218,8 @@ impl StripeBuilder {
         }
         self.run_columns = 0;
         self.run_start = end;
+        // A column builds on others under its own checksum only.
+        self.left = None;
     }
 
     /// The stripe; `None` if no column has a sample.
@@ -276,15 +285,10 @@ fn put_histograms(histograms: &[(u32, Arc<Histogram>)], out: &mut Vec<u8>) {
 /// Columns that are taken out of the rows together, for the cache's sake.
 const BLOCK: usize = 16;
 
-/// Encodes open rows; `is_sibling` is asked for neighbouring series.
-pub(crate) fn encode_rows(
-    stripe_id: u64,
-    rows: &OpenRows,
-    is_sibling: impl Fn(u32, u32) -> bool,
-) -> Option<Encoded> {
+/// Encodes open rows.
+pub(crate) fn encode_rows(stripe_id: u64, rows: &OpenRows) -> Option<Encoded> {
     let mut builder = StripeBuilder::new(rows.times.clone());
     let mut block: Vec<Samples> = vec![Samples::default(); BLOCK];
-    let mut left = None;
     for (b, ids) in rows.ids.chunks(BLOCK).enumerate() {
         block.iter_mut().for_each(Samples::clear);
         for (i, row) in rows.rows.iter().enumerate() {
@@ -302,8 +306,7 @@ pub(crate) fn encode_rows(
             }
         }
         for (&id, samples) in ids.iter().zip(&block) {
-            builder.add(id, samples, left.is_some_and(|l| is_sibling(l, id)));
-            left = if samples.rows.is_empty() { None } else { Some(id) };
+            builder.add(id, samples);
         }
     }
     builder.finish(stripe_id)
@@ -312,6 +315,7 @@ pub(crate) fn encode_rows(
 /// A decoded header: where everything is in the payload.
 #[derive(Debug)]
 pub(crate) struct Header {
+    version: u8,
     pub(crate) stripe_id: u64,
     /// All timestamps.
     pub(crate) times: Axis,
@@ -353,13 +357,13 @@ impl Header {
     /// Decodes a header whose checksum is right.
     pub(crate) fn decode(mut input: &[u8]) -> Result<Self, StripeError> {
         let version = varint::take_byte(&mut input).ok_or(StripeError::Header("empty"))?;
-        if version != VERSION {
+        if version == 0 || version > VERSION {
             return Err(StripeError::Version(version));
         }
-        Self::decode_fields(&mut input).ok_or(StripeError::Header("fields"))
+        Self::decode_fields(version, &mut input).ok_or(StripeError::Header("fields"))
     }
 
-    fn decode_fields(input: &mut &[u8]) -> Option<Self> {
+    fn decode_fields(version: u8, input: &mut &[u8]) -> Option<Self> {
         varint::take_byte(input)?;
         let stripe_id = varint::take(input)?;
         let rows = varint::take_at_most(input, MAX_ROWS)?;
@@ -412,6 +416,7 @@ impl Header {
         let layout = Arc::new(Layout::new(&ids));
         let fits = ids.len() == columns && first == columns && end == payload_bytes;
         (fits && input.is_empty()).then(|| Self {
+            version,
             stripe_id,
             times: Axis::from(times),
             layout,
@@ -462,8 +467,8 @@ impl Header {
     }
 
     /// Decodes a column out of its run, which was checked. One value per
-    /// timestamp of [`Header::axis_of`] is in `out`. Chunks that build on the
-    /// one before are decoded with it, so for many columns see
+    /// timestamp of [`Header::axis_of`] is in `out`. Chunks that build on
+    /// others are decoded with them, so for many columns see
     /// [`Header::chain_of`].
     pub(crate) fn decode_column(
         &self,
@@ -474,7 +479,7 @@ impl Header {
     ) -> Result<(), StripeError> {
         let mut chain = || {
             let mut left = Vec::new();
-            for c in self.chain_start(column, run)?..=column {
+            for c in self.foundations(column, run, bytes)?.into_iter().rev() {
                 std::mem::swap(&mut left, &mut out.floats);
                 let chunk = self.chunk(c, run, bytes)?;
                 self.decode_chunk(c, chunk, self.has_sibling(c).then_some(&left), out)?;
@@ -496,7 +501,7 @@ impl Header {
             && self.chunk(column, run, bytes).is_some_and(codec::has_no_marks)
     }
 
-    /// Whether a column's chunk builds on the one before.
+    /// Whether a column's chunk builds on another column.
     pub(crate) fn has_sibling(&self, column: usize) -> bool {
         u64::from(self.kinds[column]) & SIBLING != 0
     }
@@ -517,22 +522,47 @@ impl Header {
         decode().ok_or(StripeError::Chunk(column))
     }
 
-    /// The columns that are built on one another, this one among them.
-    pub(crate) fn chain_of(&self, column: usize, run: &RunRange) -> Option<Range<usize>> {
-        let first = self.chain_start(column, run)?;
-        let mut end = column + 1;
-        while end < run.columns.end && self.has_sibling(end) {
-            end += 1;
+    /// The columns that are built on one another, this one among them,
+    /// ascending.
+    pub(crate) fn chain_of(
+        &self,
+        column: usize,
+        run: &RunRange,
+        bytes: &[u8],
+    ) -> Option<Vec<usize>> {
+        let first = *self.foundations(column, run, bytes)?.last()?;
+        let mut chain = vec![first];
+        for c in first + 1..run.columns.end {
+            if self.has_sibling(c) {
+                chain.push(c);
+            } else if self.is_foundation(c, run, bytes) {
+                break;
+            }
         }
-        Some(first..end)
+        Some(chain)
     }
 
-    fn chain_start(&self, column: usize, run: &RunRange) -> Option<usize> {
+    /// A column, its sibling, the sibling of that, and so on.
+    fn foundations(&self, column: usize, run: &RunRange, bytes: &[u8]) -> Option<Vec<usize>> {
+        let mut all = vec![column];
         let mut first = column;
         while self.has_sibling(first) {
-            first = first.checked_sub(1).filter(|f| *f >= run.columns.start)?;
+            let mut left = (run.columns.start..first).rev();
+            first = left.find(|c| self.is_foundation(*c, run, bytes))?;
+            if self.pattern_of(first) != self.pattern_of(column) || all.len() > MAX_CHAIN {
+                return None;
+            }
+            all.push(first);
         }
-        Some(first)
+        Some(all)
+    }
+
+    /// Whether columns to the right that have a sibling build on this one, or on
+    /// one between.
+    fn is_foundation(&self, column: usize, run: &RunRange, bytes: &[u8]) -> bool {
+        self.version == 1
+            || u64::from(self.kinds[column]) & (HISTOGRAMS | STARTS) == 0
+                && self.chunk(column, run, bytes).is_some_and(codec::suits_as_sibling)
     }
 
     fn chunk<'b>(&self, column: usize, run: &RunRange, bytes: &'b [u8]) -> Option<&'b [u8]> {
@@ -544,16 +574,20 @@ impl Header {
     /// Decodes the chunks of a [chain](Header::chain_of), one after the other.
     pub(crate) fn decode_chain(
         &self,
-        chain: Range<usize>,
+        chain: &[usize],
         run: &RunRange,
         bytes: &[u8],
     ) -> Option<Vec<DecodedColumn>> {
         let mut columns: Vec<DecodedColumn> = Vec::with_capacity(chain.len());
-        for c in chain {
+        let mut left: Option<usize> = None;
+        for (i, &c) in chain.iter().enumerate() {
             let mut out = DecodedColumn::default();
-            let left = columns.last().map(|l| &l.floats).filter(|_| self.has_sibling(c));
-            self.decode_chunk(c, self.chunk(c, run, bytes)?, left, &mut out)?;
+            let sibling = left.filter(|_| self.has_sibling(c)).map(|l| &columns[l].floats);
+            self.decode_chunk(c, self.chunk(c, run, bytes)?, sibling, &mut out)?;
             columns.push(out);
+            if self.is_foundation(c, run, bytes) {
+                left = Some(i);
+            }
         }
         Some(columns)
     }
@@ -641,3 +675,6 @@ impl DecodedColumn {
         self.integral = false;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use super::maintain::DayFiles;
+use super::stats::Counters;
 use super::{Db, Inner, lock};
 use crate::day::catalog::{Catalog, Day, LayoutStripes, Stripe};
 use crate::day::file::{DayFile, MERGED_EXTENSION, directory_of};
@@ -200,8 +201,8 @@ impl Inner {
         fs.sync_dir(target)
     }
 
-    /// Merges the newest day that ended long enough ago and has more than one
-    /// file or short stripes.
+    /// Merges the newest day that ended long enough ago and has short stripes. One
+    /// of full stripes would be a few percent smaller, for writing it twice.
     pub(super) fn merge_closed_day(&self, now_ms: i64) -> io::Result<()> {
         let closed = day_of(now_ms.saturating_sub(MERGE_DELAY_MS));
         let due = {
@@ -211,8 +212,12 @@ impl Inner {
                 return Ok(());
             }
             let catalog = Arc::clone(&lock(&self.write).catalog);
-            let is_due =
-                |d: &&Arc<Day>| d.day < closed && !d.is_merged() && !files.unread.contains(&d.day);
+            let is_due = |d: &&Arc<Day>| {
+                d.day < closed
+                    && d.is_fragmented()
+                    && !d.is_merged()
+                    && !files.unread.contains(&d.day)
+            };
             catalog.days.iter().rev().find(is_due).map(|d| d.day)
         };
         let Some(day) = due else { return Ok(()) };
@@ -300,6 +305,7 @@ impl Inner {
                 let id = lock(&self.write).writer.take_stripe_id();
                 let Some(encoded) = self.join_stripes(list, some, id)? else { continue };
                 target.file().append(&encoded.bytes)?;
+                Counters::add(&self.counters.days_written, encoded.bytes.len() as u64);
                 let stripe = Stripe::of(&encoded, id, Arc::clone(&placeholder), offset);
                 offset += encoded.bytes.len() as u64;
                 written.push((stripe, encoded.layout));
@@ -325,7 +331,6 @@ impl Inner {
         }
         let mut builder = StripeBuilder::new(times.clone());
         let (mut samples, mut decoded) = (Samples::default(), DecodedColumn::default());
-        let mut left = None;
         for (column, &series) in list.layout.ids().iter().enumerate() {
             samples.clear();
             let mut first_row = 0;
@@ -355,11 +360,7 @@ impl Inner {
                 }
                 first_row += rows;
             }
-            let table = self.series.read().unwrap_or_else(PoisonError::into_inner);
-            let is_sibling = left.is_some_and(|l| table.are_buckets(l, series));
-            drop(table);
-            builder.add(series, &samples, is_sibling);
-            left = if samples.rows.is_empty() { None } else { Some(series) };
+            builder.add(series, &samples);
         }
         Ok(builder.finish(id))
     }

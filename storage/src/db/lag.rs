@@ -49,9 +49,16 @@ impl Inner {
         if !lock(&self.write).lag.lags {
             return Ok(());
         }
+        self.rewrite_log()
+    }
+
+    /// Begins a segment with all that is not in a stripe, after which no other
+    /// is needed. What fails is caught up with.
+    pub(super) fn rewrite_log(&self) -> io::Result<()> {
         let mut files = lock(&self.day_files);
         self.sync_days(&mut files)?;
         let mut write = lock(&self.write);
+        write.lag.begin();
         self.write_again(&mut write)?;
         write.lag = Lag::default();
         Ok(())

@@ -24,6 +24,10 @@ use crate::head::open::OpenStripe;
 const TICK: Duration = Duration::from_secs(1);
 /// Ticks from one look at idle axes, retention and memory to the next.
 const SLOW_TICKS: u32 = 10;
+/// A log that nothing was added to for so long may be written anew, shorter.
+const LOG_IDLE_MS: i64 = 3000;
+/// That costs at most this part of what is written to the log.
+const REWRITE_SHARE: u64 = 16;
 /// What was not read for this time leaves the caches.
 const AGE_MS: i64 = 120_000;
 /// A day file longer than this is closed.
@@ -47,6 +51,17 @@ pub(super) struct DayFiles {
     doomed: Vec<i64>,
     last_slow_ms: Option<i64>,
     last_age_ms: Option<i64>,
+    log: LogWatch,
+}
+
+/// What was seen of the log by the last look.
+#[derive(Debug, Default)]
+struct LogWatch {
+    /// The newest commit, and when it was new.
+    commit: u64,
+    changed_ms: i64,
+    /// `Wal::written_bytes` behind the last rewrite.
+    rewritten_at: u64,
 }
 
 #[derive(Debug)]
@@ -69,6 +84,7 @@ impl DayFiles {
             doomed: Vec::new(),
             last_slow_ms: None,
             last_age_ms: None,
+            log: LogWatch::default(),
         }
     }
 }
@@ -142,8 +158,8 @@ impl Inner {
         if is_slow || is_out_of_room {
             note(self.enforce_retention(now_ms, is_out_of_room));
         }
+        note(self.bound_log(now_ms, is_slow));
         if is_slow {
-            note(self.cut_log());
             note(self.save_metadata());
             if self.options.merge_days {
                 note(self.merge_closed_day(now_ms));
@@ -179,10 +195,7 @@ impl Inner {
     fn seal_one(&self, files: &mut DayFiles, open: &Arc<OpenStripe>) -> io::Result<()> {
         let rows = open.snapshot(u64::MAX);
         open.lock().drop_decoded();
-        let encoded = {
-            let table = self.series.read().unwrap_or_else(PoisonError::into_inner);
-            encode_rows(open.id, &rows, |a, b| table.are_buckets(a, b))
-        };
+        let encoded = encode_rows(open.id, &rows);
         drop(rows);
         let stripe = match &encoded {
             Some(encoded) => Some(self.write_stripe(files, open.id, encoded)?),
@@ -211,6 +224,7 @@ impl Inner {
             writer.is_torn = true;
             return Err(e);
         }
+        Counters::add(&self.counters.days_written, encoded.bytes.len() as u64);
         let offset = writer.len;
         writer.len += encoded.bytes.len() as u64;
         writer.is_dirty = true;
@@ -294,6 +308,36 @@ impl Inner {
     pub(super) fn sync_series(&self, write: &mut WriteSide) -> io::Result<()> {
         let table = self.series.read().unwrap_or_else(PoisonError::into_inner);
         write.series_file.sync(&*self.options.file_system, &self.options.path, &table)
+    }
+
+    /// Keeps the log near to what a start would need of it: cuts it when it is
+    /// twice as long, and when nothing is added any more, writes what is needed
+    /// to a segment of its own.
+    fn bound_log(&self, now_ms: i64, is_slow: bool) -> io::Result<()> {
+        let slack_bytes = self.options.log_slack_bytes;
+        let view = self.snapshot().view;
+        let needed: u64 = view.open.iter().map(|o| o.lock().item_bytes() as u64).sum();
+        let (bytes, written, commit) = {
+            let mut write = lock(&self.write);
+            write.wal.set_needed(needed);
+            (write.wal.bytes(), write.wal.written_bytes, write.commit)
+        };
+        let is_idle = {
+            let log = &mut lock(&self.day_files).log;
+            if log.commit != commit || log.changed_ms > now_ms {
+                (log.commit, log.changed_ms) = (commit, now_ms);
+            }
+            let is_paid = written.saturating_sub(log.rewritten_at) >= needed * REWRITE_SHARE;
+            now_ms.saturating_sub(log.changed_ms) >= LOG_IDLE_MS && is_paid
+        };
+        if is_idle && bytes > needed + needed / 2 + slack_bytes {
+            self.rewrite_log()?;
+            let written = lock(&self.write).wal.written_bytes;
+            lock(&self.day_files).log.rewritten_at = written;
+        } else if !is_slow && bytes <= 2 * needed + slack_bytes {
+            return Ok(());
+        }
+        self.cut_log()
     }
 
     /// Deletes log segments that only hold stripes that are durable in days.

@@ -65,6 +65,9 @@ pub struct DbOptions {
     pub out_of_order_window_ms: i64,
     /// Longest time that a scraped row is not durable. Milliseconds.
     pub wal_sync_interval_ms: i64,
+    /// A log that nothing is added to is written anew when it is half as long
+    /// again as the rows that it must hold, and so much more. Bytes.
+    pub log_slack_bytes: u64,
     /// How far in the future a sample may be. Milliseconds.
     pub future_limit_ms: i64,
     /// Most bytes of the head: open rows, series, index; new series are
@@ -74,8 +77,8 @@ pub struct DbOptions {
     pub cache_limit_bytes: usize,
     /// Exemplars that are kept; 0: none.
     pub max_exemplars: usize,
-    /// Whether days are merged when they are over: smaller, and quicker to
-    /// open, for one rewrite.
+    /// Whether days of short stripes are merged when they are over: smaller, and
+    /// quicker to read, for one rewrite.
     pub merge_days: bool,
     /// Whether a thread of its own does the maintenance.
     pub background: bool,
@@ -96,6 +99,7 @@ impl DbOptions {
             retention_size_bytes: 0,
             out_of_order_window_ms: 0,
             wal_sync_interval_ms: 15_000,
+            log_slack_bytes: 64 << 10,
             future_limit_ms: crate::day::DAY_MS,
             head_limit_bytes: 0,
             cache_limit_bytes: 32 << 20,

@@ -73,11 +73,15 @@ struct ScanStripe {
     rows: Range<usize>,
     runs: [Option<(RunRange, Arc<Vec<u8>>)>; RUNS],
     next_run: usize,
-    chains: HashMap<usize, Chain>,
+    /// By their columns.
+    chains: HashMap<usize, Arc<Chain>>,
 }
 
-/// Decoded columns that build on one another; by their first one.
-type Chain = (Range<usize>, Vec<DecodedColumn>);
+/// Decoded columns that build on one another.
+struct Chain {
+    columns: Vec<usize>,
+    decoded: Vec<DecodedColumn>,
+}
 
 /// Where a piece of the series is.
 #[derive(Clone, Copy)]
@@ -396,22 +400,22 @@ impl ScanStripe {
         kept_bytes: &mut usize,
         scratch: &'s mut DecodedColumn,
     ) -> Option<&'s DecodedColumn> {
-        let (range, bytes) = self.runs[run].as_ref()?;
-        let chain = self.header.chain_of(column, range)?;
-        let size =
-            chain.len() * (self.header.axis_of(column).len() * 8 + size_of::<DecodedColumn>());
-        let first = chain.start;
-        if !self.chains.contains_key(&first) {
+        if !self.chains.contains_key(&column) {
+            let (range, bytes) = self.runs[run].as_ref()?;
+            let columns = self.header.chain_of(column, range, bytes)?;
+            let rows = self.header.axis_of(column).len();
+            let size = columns.len() * (rows * 8 + size_of::<DecodedColumn>());
             if *kept_bytes + size > MAX_CHAIN_BYTES {
                 self.header.decode_column(column, range, bytes, scratch).ok()?;
                 return Some(scratch);
             }
-            let columns = self.header.decode_chain(chain.clone(), range, bytes)?;
+            let decoded = self.header.decode_chain(&columns, range, bytes)?;
             *kept_bytes += size;
-            self.chains.insert(first, (chain, columns));
+            let chain = Arc::new(Chain { columns, decoded });
+            self.chains.extend(chain.columns.iter().map(|c| (*c, Arc::clone(&chain))));
         }
-        let (chain, columns) = self.chains.get(&first)?;
-        columns.get(column - chain.start)
+        let chain = self.chains.get(&column)?;
+        chain.decoded.get(chain.columns.binary_search(&column).ok()?)
     }
 }
 

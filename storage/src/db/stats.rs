@@ -72,6 +72,10 @@ pub struct DbStats {
     pub series_file_bytes: u64,
     /// Bytes of all stripes (`..._storage_blocks_bytes`).
     pub days_bytes: u64,
+    /// Of these, what is not chunks: axes, series, lengths, checksums.
+    pub days_header_bytes: u64,
+    /// Bytes written to the days, those of merges included.
+    pub days_written_bytes: u64,
     /// Samples in all stripes.
     pub days_samples: u64,
     /// The days, oldest first.
@@ -163,6 +167,7 @@ pub(super) struct Counters {
     pub(super) late: AtomicU64,
     pub(super) chunks_sealed: AtomicU64,
     pub(super) stripes_sealed: AtomicU64,
+    pub(super) days_written: AtomicU64,
     pub(super) wal_syncs: AtomicU64,
     pub(super) write_failures: AtomicU64,
     pub(super) quarantined: AtomicU64,
@@ -199,6 +204,7 @@ impl Inner {
             series_refused: get(&c.series_refused),
             chunks_sealed: get(&c.chunks_sealed),
             stripes_sealed: get(&c.stripes_sealed),
+            days_written_bytes: get(&c.days_written),
             float_samples: get(&c.float_samples),
             histogram_samples: get(&c.histogram_samples),
             out_of_order_samples: get(&c.out_of_order),
@@ -242,6 +248,7 @@ impl Inner {
             s.min_time_ms = min(s.min_time_ms, Some(min_time_ms));
             s.max_time_ms = s.max_time_ms.max(Some(max_time_ms));
             s.days_bytes += day.bytes;
+            s.days_header_bytes += day.header_bytes();
             s.days_samples += day.samples;
             s.days.push(DayStats {
                 day: day.day,

@@ -326,6 +326,11 @@ impl Rows {
         starts.zip(&self.items).map(|(start, item)| &self.bytes[start..item.end])
     }
 
+    /// Bytes of the items.
+    pub(crate) const fn item_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Bytes on the heap, decoded rows apart.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.ids.capacity() * 4

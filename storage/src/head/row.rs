@@ -14,7 +14,9 @@
 //! columns   = varint runs, per run varint gap, varint length - 1
 //!             (missing with flag ALL: every column)
 //! floats    = one bit per cell, whether it differs from the column's value
-//!             before; then for each that does:
+//!             before (with flag SPARSE: a bit per byte of these bits, whether it
+//!             differs from that of the row before, then those that do, XORed
+//!             with them); then for each cell that does:
 //!             varint zigzag(mantissa - mantissa before), never 0, or
 //!             0, u8 scale 0..=12, varint zigzag(mantissa): value * 10^scale, or
 //!             0, 15, u64 bits; from then on differences of that column are
@@ -24,8 +26,11 @@
 //!             before the row
 //! ```
 //!
-//! In a key row all values before are 0 and all scales 0. Encoder and decoder
-//! walk the same [`RowState`].
+//! In a key row all values before are 0 and all scales 0. SPARSE is for rows of
+//! every column; the bits before are 0 in a key row and behind any other row of
+//! floats. Whether a column changes seldom changes itself, so that this takes a
+//! third of the plain bits.
+//! Encoder and decoder walk the same [`RowState`].
 
 use crate::engine::varint;
 
@@ -37,6 +42,7 @@ const ALL: u8 = 0x04;
 const FLOATS: u8 = 0x08;
 const HISTOGRAMS: u8 = 0x10;
 const STARTS: u8 = 0x20;
+const SPARSE: u8 = 0x40;
 
 const RAW_SCALE: u8 = 15;
 const MAX_SCALE: u8 = 12;
@@ -65,6 +71,11 @@ pub(crate) struct RowState {
     /// The newest float of each column.
     pub(crate) last: Vec<f64>,
     scale: Vec<u8>,
+    /// Which columns changed in the row before, if it had all of them; else
+    /// empty.
+    changed: Vec<u8>,
+    /// The same of the row that is being written.
+    changing: Vec<u8>,
 }
 
 impl RowState {
@@ -80,11 +91,15 @@ impl RowState {
     fn reset(&mut self) {
         self.last.fill(0.0);
         self.scale.fill(0);
+        self.changed.clear();
     }
 
     /// Bytes on the heap.
     pub(crate) const fn heap_bytes(&self) -> usize {
-        self.last.capacity() * 8 + self.scale.capacity()
+        self.last.capacity() * 8
+            + self.scale.capacity()
+            + self.changed.capacity()
+            + self.changing.capacity()
     }
 }
 
@@ -158,6 +173,7 @@ pub(crate) fn encode_row(
     ] {
         head |= if set { flag } else { 0 };
     }
+    let head_at = out.len();
     out.push(head);
     state.grow(column_count);
     match time {
@@ -170,10 +186,10 @@ pub(crate) fn encode_row(
     }
     if !cells.columns.is_empty() {
         if all {
-            encode_floats(0..column_count, &cells.values, state, out);
+            out[head_at] |= encode_all(&cells.values, state, out);
         } else {
             put_column_runs(out, &cells.columns);
-            encode_floats(cells.columns.iter().map(|&c| usize::from(c)), &cells.values, state, out);
+            encode_some(&cells.columns, &cells.values, state, out);
         }
     }
     if !cells.histograms.is_empty() {
@@ -208,15 +224,48 @@ fn put_column_runs(out: &mut Vec<u8>, columns: &[u16]) {
     }
 }
 
-fn encode_floats(
-    columns: impl Iterator<Item = usize>,
-    values: &[f64],
-    state: &mut RowState,
-    out: &mut Vec<u8>,
-) {
+/// Appends the floats of all columns; returns the flag that says how.
+fn encode_all(values: &[f64], state: &mut RowState, out: &mut Vec<u8>) -> u8 {
+    let RowState { last, scale, changed, changing } = state;
+    changing.clear();
+    changing.extend(values.chunks(8).zip(last.chunks(8)).map(|(values, last)| {
+        let bits = values.iter().zip(last).enumerate();
+        bits.fold(0, |byte, (i, (v, l))| byte | u8::from(v.to_bits() != l.to_bits()) << i)
+    }));
+    changed.resize(changing.len(), 0);
+    let flips = || changing.iter().zip(&*changed).map(|(now, before)| now ^ before);
+    let bitmap = changing.len().div_ceil(8);
+    let is_sparse = bitmap + flips().filter(|f| *f != 0).count() < changing.len();
+    if is_sparse {
+        let start = out.len();
+        out.resize(start + bitmap, 0);
+        for (i, flip) in flips().enumerate().filter(|(_, f)| *f != 0) {
+            out[start + i / 8] |= 1 << (i % 8);
+            out.push(flip);
+        }
+    } else {
+        out.extend_from_slice(changing);
+    }
+    for (i, &byte) in changing.iter().enumerate() {
+        let mut bits = byte;
+        while bits != 0 {
+            let column = i * 8 + bits.trailing_zeros() as usize;
+            bits &= bits - 1;
+            let value = values[column];
+            put_difference(last[column], value, &mut scale[column], out);
+            last[column] = value;
+        }
+    }
+    std::mem::swap(changed, changing);
+    if is_sparse { SPARSE } else { 0 }
+}
+
+fn encode_some(columns: &[u16], values: &[f64], state: &mut RowState, out: &mut Vec<u8>) {
+    state.changed.clear();
     let bitmap = out.len();
     out.resize(bitmap + values.len().div_ceil(8), 0);
-    for (i, (column, &value)) in columns.zip(values).enumerate() {
+    for (i, (&column, &value)) in columns.iter().zip(values).enumerate() {
+        let column = usize::from(column);
         let last = &mut state.last[column];
         if value.to_bits() == last.to_bits() {
             continue;
@@ -357,10 +406,12 @@ pub(crate) fn decode_item(
     scratch.clear();
     let all = head & (ALL | FLOATS) == ALL | FLOATS;
     if all {
-        decode_floats(input, 0..count, count, state)?;
+        take_changes(input, head & SPARSE != 0, count, state)?;
+        decode_all(input, count, state)?;
     } else if head & FLOATS != 0 {
         take_column_runs(input, count, scratch)?;
-        decode_floats(input, scratch.iter().map(|&c| usize::from(c)), scratch.len(), state)?;
+        state.changed.clear();
+        decode_some(input, scratch, state)?;
     }
     if head & HISTOGRAMS != 0 {
         let mut column = 0;
@@ -398,21 +449,55 @@ fn take_column_runs(input: &mut &[u8], count: usize, columns: &mut Vec<u16>) -> 
     Some(())
 }
 
-fn decode_floats(
+/// Takes which of all columns changed.
+fn take_changes(
     input: &mut &[u8],
-    mut columns: impl Iterator<Item = usize>,
+    is_sparse: bool,
     count: usize,
     state: &mut RowState,
 ) -> Option<()> {
-    let bitmap = varint::take_bytes(input, count.div_ceil(8))?;
-    let mut skipped = 0;
+    let changed = &mut state.changed;
+    let len = count.div_ceil(8);
+    if !is_sparse {
+        changed.clear();
+        changed.extend_from_slice(varint::take_bytes(input, len)?);
+        return Some(());
+    }
+    changed.resize(len, 0);
+    let bitmap = varint::take_bytes(input, len.div_ceil(8))?;
+    for (i, &byte) in bitmap.iter().enumerate() {
+        let mut bits = byte;
+        while bits != 0 {
+            let at = i * 8 + bits.trailing_zeros() as usize;
+            bits &= bits - 1;
+            *changed.get_mut(at)? ^= varint::take_byte(input)?;
+        }
+    }
+    Some(())
+}
+
+fn decode_all(input: &mut &[u8], count: usize, state: &mut RowState) -> Option<()> {
+    let RowState { last, scale, changed, .. } = state;
+    let (last, scale) = (last.get_mut(..count)?, scale.get_mut(..count)?);
+    for (i, &byte) in changed.iter().enumerate() {
+        let mut bits = byte;
+        while bits != 0 {
+            let column = i * 8 + bits.trailing_zeros() as usize;
+            bits &= bits - 1;
+            take_difference(input, last.get_mut(column)?, scale.get_mut(column)?)?;
+        }
+    }
+    Some(())
+}
+
+fn decode_some(input: &mut &[u8], columns: &[u16], state: &mut RowState) -> Option<()> {
+    let bitmap = varint::take_bytes(input, columns.len().div_ceil(8))?;
     for (i, &byte) in bitmap.iter().enumerate() {
         let mut bits = byte;
         while bits != 0 {
             let cell = i * 8 + bits.trailing_zeros() as usize;
             bits &= bits - 1;
-            let column = columns.nth(cell - skipped)?;
-            skipped = cell + 1;
+            let column = usize::from(*columns.get(cell)?);
             take_difference(input, state.last.get_mut(column)?, state.scale.get_mut(column)?)?;
         }
     }

@@ -145,22 +145,6 @@ impl SeriesTable {
         }
     }
 
-    /// Whether two series differ in the label `le` only, so that they are
-    /// buckets of one histogram.
-    pub(crate) fn are_buckets(&self, a: u32, b: u32) -> bool {
-        let Some(le) = self.symbols.find("le") else { return false };
-        let (mut a, mut b) = (self.pairs(a), self.pairs(b));
-        let mut seen = false;
-        loop {
-            match (a.next(), b.next()) {
-                (None, None) => return seen,
-                (Some(x), Some(y)) if x == y => {}
-                (Some(x), Some(y)) if x.0 == le && y.0 == le => seen = true,
-                _ => return false,
-            }
-        }
-    }
-
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
         self.symbols.heap_bytes()
@@ -223,17 +207,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn buckets_differ_in_le_only() {
-        let mut table = SeriesTable::default();
-        let mut id = |pairs: &[(&str, &str)]| {
-            table.insert(&Labels::from_pairs(pairs.iter().copied())).expect("room")
-        };
-        let a = id(&[("__name__", "x_bucket"), ("le", "1"), ("z", "1")]);
-        let b = id(&[("__name__", "x_bucket"), ("le", "2"), ("z", "1")]);
-        let c = id(&[("__name__", "x_bucket"), ("le", "2"), ("z", "2")]);
-        assert!(table.are_buckets(a, b) && !table.are_buckets(b, c) && !table.are_buckets(a, a));
     }
 }

@@ -2,7 +2,7 @@
 //! the log.
 //!
 //! ```text
-//! wal/<number>.log = header "NXWL" version 2, records
+//! wal/<number>.log = header "NXWL" version 3, records
 //! record = u16 0x584e, u32 length of payload, u32 CRC-32 of payload, payload
 //! payload= entries: u8 kind, then
 //!   1 item      varint stripe id, varint length, item (head::row)
@@ -22,7 +22,7 @@
 //! counts. Of the newest segment as much counts as was synced; behind that a
 //! power cut may have left anything, and the first damage ends it. So what a
 //! power cut leaves of the log is a beginning of what was written, without a
-//! hole. Version 1 had the kinds 1 and 2 only.
+//! hole. Version 2 had no sparse rows, version 1 the kinds 1 and 2 only.
 
 pub(crate) mod replay;
 
@@ -35,15 +35,19 @@ use crate::engine::{header, varint};
 
 /// First letters of a segment, and its version.
 const LETTERS: [u8; 4] = *b"NXWL";
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 /// First bytes of a record.
 const RECORD_MAGIC: [u8; 2] = *b"NX";
 /// Bytes before the payload.
 const RECORD_HEADER_BYTES: usize = 10;
 /// Largest payload; larger commits are split.
 pub(crate) const MAX_RECORD_BYTES: usize = 64 << 20;
-/// A segment longer than this is closed.
-pub(crate) const SEGMENT_BYTES: u64 = 4 << 20;
+/// A segment that is longer than the rows that are not in stripes yet is closed,
+/// within these bounds: shorter ones would be key rows mostly, longer ones hold
+/// many times what is needed.
+const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 256 << 10..=16 << 20;
+/// The same while it is not known what is needed.
+const FIRST_SEGMENT_BYTES: u64 = 4 << 20;
 /// So is one that was begun so long ago, so that a slow log is cut too.
 const SEGMENT_MS: i64 = 20 * 60 * 1000;
 const DIRECTORY: &str = "wal";
@@ -74,6 +78,8 @@ pub(crate) struct Wal {
     torn: bool,
     /// When the first record of the open segment was there.
     begun_ms: Option<i64>,
+    /// A longer segment is closed.
+    segment_bytes: u64,
     /// Bytes appended since the start.
     pub(crate) written_bytes: u64,
 }
@@ -166,6 +172,7 @@ impl Wal {
             closed,
             torn: false,
             begun_ms: None,
+            segment_bytes: FIRST_SEGMENT_BYTES,
             written_bytes: 0,
         })
     }
@@ -206,6 +213,7 @@ impl Wal {
             closed,
             torn: false,
             begun_ms: None,
+            segment_bytes: FIRST_SEGMENT_BYTES,
             written_bytes: 0,
         }
     }
@@ -240,7 +248,12 @@ impl Wal {
             return false;
         }
         let begun_ms = *self.begun_ms.get_or_insert(now_ms);
-        self.len >= SEGMENT_BYTES || now_ms.saturating_sub(begun_ms) >= SEGMENT_MS
+        self.len >= self.segment_bytes || now_ms.saturating_sub(begun_ms) >= SEGMENT_MS
+    }
+
+    /// Notes how many bytes of the log are needed: so long segments become.
+    pub(crate) fn set_needed(&mut self, bytes: u64) {
+        self.segment_bytes = bytes.clamp(*SEGMENT_BYTES.start(), *SEGMENT_BYTES.end());
     }
 
     /// Writes a record that [`begin`] started.

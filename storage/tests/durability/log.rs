@@ -108,3 +108,38 @@ fn a_flip_in_what_is_not_durable_leaves_a_beginning() {
         assert_eq!(read_all(&db).expect("read"), found, "flip at {at}");
     }
 }
+
+#[test]
+fn an_idle_log_is_as_long_as_its_rows() {
+    let mut world = World::new(START_MS);
+    world.log_slack_bytes = 100;
+    let db = world.open();
+    let mut shorter = 0;
+    for _ in 0..40 {
+        // Some of these end just behind the end of a stripe.
+        for _ in 0..23 {
+            world.pass(1000);
+            assert!(world.scrape(&db, 0, 3));
+            world.maintain(&db).expect("maintenance");
+        }
+        let (bytes, chunks) = (db.stats().wal_bytes, db.stats().chunks_sealed);
+        world.pass(4000);
+        world.maintain(&db).expect("maintenance");
+        assert_eq!(db.stats().chunks_sealed, chunks);
+        shorter += u32::from(db.stats().wal_bytes < bytes / 2);
+        assert!(world.disk.files().keys().filter(|n| n.contains("/wal/")).count() <= 2);
+    }
+    assert!(shorter >= 3, "{shorter} times");
+    world.compare(&db);
+    world.kill(db);
+    let db = world.open();
+    world.compare(&db);
+    assert_eq!(db.damages(), []);
+    // A log that was just written is not written again for nothing.
+    let written = db.stats().wal_written_bytes;
+    for _ in 0..5 {
+        world.pass(4000);
+        world.maintain(&db).expect("maintenance");
+    }
+    assert_eq!(db.stats().wal_written_bytes, written);
+}

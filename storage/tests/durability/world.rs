@@ -21,6 +21,8 @@ pub struct World {
     pub model: Model,
     /// How late samples may be. Milliseconds.
     pub window_ms: i64,
+    /// See [`DbOptions::log_slack_bytes`].
+    pub log_slack_bytes: u64,
 }
 
 impl World {
@@ -31,6 +33,7 @@ impl World {
             now_ms,
             model: Model::default(),
             window_ms: 0,
+            log_slack_bytes: 64 << 10,
         }
     }
 
@@ -43,6 +46,7 @@ impl World {
         options.retention_time_ms = 0;
         options.max_exemplars = 10;
         options.out_of_order_window_ms = self.window_ms;
+        options.log_slack_bytes = self.log_slack_bytes;
         options
     }
 
