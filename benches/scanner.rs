@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use narthex::config::{NameValidation, ScrapeLimits};
-use narthex::scrape::page::{Counts, PageRules, Rows, read_text};
+use narthex::scrape::page::{Counts, PageRules, Reading, Rows};
 use narthex::scrape::scanner::{Entry, RawLabels, text};
 use narthex::scrape::{Cache, LabelRules};
 use narthex_query::memory::MemoryStorage;
@@ -60,9 +60,15 @@ fn scanner(c: &mut Criterion) {
     group.bench_function("known page", |b| {
         b.iter(|| {
             let mut counts = Counts::default();
-            let (cache, rows) = (&mut cache, &mut rows);
-            read_text(&page, 0, &rules, cache, appender.as_mut(), rows, &mut counts)
-                .expect("a valid page");
+            let reading = Reading {
+                now_ms: 0,
+                rules: &rules,
+                cache: &mut cache,
+                appender: appender.as_mut(),
+                rows: &mut rows,
+                counts: &mut counts,
+            };
+            reading.text(&page).expect("a valid page");
             black_box(rows.values.len())
         });
     });

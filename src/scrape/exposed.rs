@@ -6,20 +6,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use narthex_storage::append::Appender;
 use narthex_storage::histogram::{ClassicHistogram, Histogram};
 use narthex_storage::labels::{Labels, LabelsBuilder, METRIC_NAME};
 use narthex_storage::sample::{Exemplar, Metadata, MetricKind};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::cache::{Cache, Found};
+use super::cache::Found;
 use super::family::{has_created, start_key, starts_of, suffix_of};
 use super::labels::LabelError;
 use super::metadata::{Interner, TargetMetadata, collect};
 use super::negotiation::Format;
-use super::page::{
-    Counts, EXEMPLAR_CHARS, Intake, PageError, PageRules, Rows, Value, hash_of, with_intake,
-};
+use super::page::{EXEMPLAR_CHARS, Intake, PageError, Reading, Value, hash_of};
 use super::scanner::float::parse_float;
 use super::scanner::protobuf::{Exposed, ExposedValue, HistogramRules, families};
 use super::scanner::{Entry, ParseError, RawLabels, openmetrics, text};
@@ -48,7 +45,7 @@ pub struct ExposedRules {
 }
 
 impl ExposedRules {
-    /// Whether pages of a format are read by [`read_exposed`].
+    /// Whether pages of a format are read by [`Reading::samples`].
     #[must_use]
     pub const fn apply_to(&self, format: Format) -> bool {
         match format {
@@ -90,38 +87,35 @@ impl ExposedRules {
     }
 }
 
-/// Reads a page in any format, sample by sample. Text must end with a line end.
-///
-/// # Errors
-///
-/// As [`super::page::read_text`].
-#[allow(clippy::too_many_arguments, reason = "those of the readers by position, and two")]
-pub fn read_exposed(
-    page: &[u8],
-    format: Format,
-    native: ExposedRules,
-    now_ms: i64,
-    rules: &PageRules,
-    cache: &mut Cache,
-    appender: &mut dyn Appender,
-    rows: &mut Rows,
-    counts: &mut Counts,
-) -> Result<(), PageError> {
-    with_intake(now_ms, rules, cache, appender, rows, counts, |intake| {
-        let mut sink = Sink {
-            intake,
-            native,
-            collecting: None,
-            family: None,
-            unit: None,
-            too_many_buckets: false,
-        };
-        match format {
-            Format::Protobuf => sink.protobuf(page)?,
-            Format::Text | Format::OpenMetrics => sink.text(page, format)?,
-        }
-        if sink.too_many_buckets { Err(PageError::BucketLimit) } else { Ok(()) }
-    })
+impl Reading<'_> {
+    /// Reads a page in any format, sample by sample. Text must end with a line
+    /// end.
+    ///
+    /// # Errors
+    ///
+    /// [`PageError`].
+    pub fn samples(
+        self,
+        page: &[u8],
+        format: Format,
+        rules: ExposedRules,
+    ) -> Result<(), PageError> {
+        self.take_in(|intake| {
+            let mut sink = Sink {
+                intake,
+                rules,
+                collecting: None,
+                family: None,
+                unit: None,
+                too_many_buckets: false,
+            };
+            match format {
+                Format::Protobuf => sink.protobuf(page)?,
+                Format::Text | Format::OpenMetrics => sink.text(page, format)?,
+            }
+            if sink.too_many_buckets { Err(PageError::BucketLimit) } else { Ok(()) }
+        })
+    }
 }
 
 /// Type, help and unit of the families of a protobuf page.
@@ -157,7 +151,7 @@ impl From<PageError> for Stop {
 
 struct Sink<'a, 'b> {
     intake: &'a mut Intake<'b>,
-    native: ExposedRules,
+    rules: ExposedRules,
     /// Classic series of one histogram that become a native one.
     collecting: Option<Collecting>,
     /// Name and type of the last `TYPE`.
@@ -191,7 +185,7 @@ impl Sink<'_, '_> {
             self.intake.mark(xxh3_64_with_seed(key.as_bytes(), self.intake.rules().hash_key));
             self.family = Some((family.name.to_owned(), family.kind));
             self.unit = Some((family.name.to_owned(), family.unit.to_owned()));
-            let rules = self.native.read;
+            let rules = self.rules.read;
             let mut native_seen = None;
             let read = family.samples::<Stop>(rules, |exposed| {
                 if matches!(exposed.value, ExposedValue::Histogram(_)) {
@@ -222,7 +216,7 @@ impl Sink<'_, '_> {
         // Prometheus looks for the creation time of what it converts, and no
         // longer takes these lines for samples once it has done so.
         let starts = match format {
-            Format::OpenMetrics if self.native.start_timestamps => starts_of(page),
+            Format::OpenMetrics if self.rules.start_timestamps => starts_of(page),
             _ => HashMap::new(),
         };
         let mut skips_created = !starts.is_empty();
@@ -316,7 +310,7 @@ impl Sink<'_, '_> {
         };
         collecting.broken |= fits.is_err();
         collecting.exemplars.extend(exposed.exemplars.iter().cloned());
-        if self.native.read.always_classic {
+        if self.rules.read.always_classic {
             return self.sample(exposed);
         }
         Ok(())
@@ -326,7 +320,7 @@ impl Sink<'_, '_> {
     /// histogram's labels.
     fn part_of_histogram(&self, exposed: &Exposed) -> Option<(Part, Labels)> {
         let (family, kind) = self.family.as_ref()?;
-        if !self.native.convert_classic || *kind != MetricKind::Histogram {
+        if !self.rules.convert_classic || *kind != MetricKind::Histogram {
             return None;
         }
         let suffix = exposed.labels.get(METRIC_NAME).strip_prefix(family.as_str())?;
@@ -363,7 +357,7 @@ impl Sink<'_, '_> {
 
     /// Adds type and unit of the family to the labels of one of its series.
     fn describe(&self, labels: &mut LabelsBuilder) {
-        if !self.native.type_and_unit_labels {
+        if !self.rules.type_and_unit_labels {
             return;
         }
         let metric = labels.get(METRIC_NAME).to_owned();
@@ -385,13 +379,13 @@ impl Sink<'_, '_> {
 
     fn sample(&mut self, exposed: Exposed) -> Result<(), PageError> {
         let Exposed { mut labels, empty, value, timestamp_ms, start_ms, exemplars } = exposed;
-        let start_ms = if self.native.start_timestamps { start_ms } else { 0 };
+        let start_ms = if self.rules.start_timestamps { start_ms } else { 0 };
         self.describe(&mut labels);
         let value = match value {
             ExposedValue::Float(value) if start_ms == 0 => Value::Float(value),
             ExposedValue::Float(value) => Value::Started(value, start_ms),
             ExposedValue::Histogram(mut histogram) => {
-                if self.native.reduce(&mut histogram) {
+                if self.rules.reduce(&mut histogram) {
                     Value::Histogram(histogram, start_ms)
                 } else {
                     self.too_many_buckets = true;
@@ -458,7 +452,9 @@ mod tests {
     use narthex_query::memory::MemoryStorage;
     use narthex_storage::append::{Appendable as _, SourceId, SyncClass};
 
+    use super::super::cache::Cache;
     use super::super::labels::LabelRules;
+    use super::super::page::{Counts, PageRules, Rows};
     use super::*;
     use crate::config::{NameValidation, ScrapeLimits};
 
@@ -483,26 +479,38 @@ mod tests {
         h_bucket{a=\"c\",le=\"1\"} 2\nh_bucket{a=\"c\",le=\"+Inf\"} 1\nh_sum{a=\"c\"} 5\n\
         # TYPE g gauge\ng 1\n";
 
+    /// A target's memory, and storage that gives out series.
+    #[derive(Default)]
+    struct Target {
+        storage: MemoryStorage,
+        cache: Cache,
+        rows: Rows,
+        counts: Counts,
+    }
+
+    impl Target {
+        fn read(&mut self, page: &str, format: Format, how: ExposedRules) -> Result<(), PageError> {
+            self.counts = Counts::default();
+            let mut appender = self.storage.appender(SourceId(0), SyncClass::Scrape);
+            let reading = Reading {
+                now_ms: 9,
+                rules: &rules(),
+                cache: &mut self.cache,
+                appender: appender.as_mut(),
+                rows: &mut self.rows,
+                counts: &mut self.counts,
+            };
+            reading.samples(page.as_bytes(), format, how)
+        }
+    }
+
     #[test]
     fn classic_histograms_become_native_ones() {
-        let storage = MemoryStorage::new();
-        let (mut cache, mut rows, rules) = (Cache::default(), Rows::default(), rules());
-        let mut appender = storage.appender(SourceId(0), SyncClass::Scrape);
-        let mut native = ExposedRules { convert_classic: true, ..ExposedRules::default() };
+        let mut target = Target::default();
+        let mut how = ExposedRules { convert_classic: true, ..ExposedRules::default() };
         for round in 0..3 {
-            let mut counts = Counts::default();
-            read_exposed(
-                PAGE.as_bytes(),
-                Format::Text,
-                native,
-                9,
-                &rules,
-                &mut cache,
-                appender.as_mut(),
-                &mut rows,
-                &mut counts,
-            )
-            .expect("valid");
+            target.read(PAGE, Format::Text, how).expect("valid");
+            let Target { rows, counts, .. } = &target;
             // The second one does not add up, and makes nothing.
             assert_eq!((rows.series.len(), rows.histograms.len(), rows.stale.len()), (1, 1, 0));
             let (t, _, _, histogram) = &rows.histograms[0];
@@ -512,34 +520,12 @@ mod tests {
             assert_eq!((counts.scraped, counts.added), (2, if round == 0 { 2 } else { 0 }));
             assert_eq!(counts.metadata_changed, round == 0);
         }
-        native.read.always_classic = true;
-        let mut counts = Counts::default();
-        read_exposed(
-            PAGE.as_bytes(),
-            Format::Text,
-            native,
-            9,
-            &rules,
-            &mut cache,
-            appender.as_mut(),
-            &mut rows,
-            &mut counts,
-        )
-        .expect("valid");
+        how.read.always_classic = true;
+        target.read(PAGE, Format::Text, how).expect("valid");
+        let Target { rows, counts, .. } = &target;
         assert_eq!((rows.series.len(), rows.histograms.len(), counts.added), (8, 1, 7));
-        native.bucket_limit = 1;
-        let result = read_exposed(
-            PAGE.as_bytes(),
-            Format::Text,
-            native,
-            9,
-            &rules,
-            &mut cache,
-            appender.as_mut(),
-            &mut rows,
-            &mut counts,
-        );
-        assert_eq!(result, Err(PageError::BucketLimit));
+        how.bucket_limit = 1;
+        assert_eq!(target.read(PAGE, Format::Text, how), Err(PageError::BucketLimit));
     }
 
     const OPEN_METRICS: &str = "# TYPE c_seconds counter\n# UNIT c_seconds seconds\n\
@@ -550,26 +536,15 @@ mod tests {
 
     #[test]
     fn features_add_labels_and_start_timestamps() {
-        let storage = MemoryStorage::new();
-        let (mut cache, mut rows, rules) = (Cache::default(), Rows::default(), rules());
-        let mut appender = storage.appender(SourceId(0), SyncClass::Scrape);
-        let exposed = ExposedRules {
+        let mut target = Target::default();
+        let how = ExposedRules {
             type_and_unit_labels: true,
             start_timestamps: true,
             ..ExposedRules::default()
         };
-        read_exposed(
-            OPEN_METRICS.as_bytes(),
-            Format::OpenMetrics,
-            exposed,
-            9,
-            &rules,
-            &mut cache,
-            appender.as_mut(),
-            &mut rows,
-            &mut Counts::default(),
-        )
-        .expect("valid");
+        target.read(OPEN_METRICS, Format::OpenMetrics, how).expect("valid");
+        let rows = &target.rows;
+        let mut appender = target.storage.appender(SourceId(0), SyncClass::Scrape);
         let started: Vec<_> =
             rows.started.iter().map(|(t, start, _, v)| (*t, *start, *v)).collect();
         let of_histogram = [1.0, 3.0, 5.0, 3.0].map(|v| (9, 2000, v));

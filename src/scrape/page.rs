@@ -141,39 +141,94 @@ pub enum PageError {
     Exposed(String),
 }
 
-/// Reads a page in the text format. The page must end with a line end.
+/// One page's reading: what it needs, and where its samples go.
 ///
-/// # Errors
-///
-/// [`PageError`]; what was counted up to there is in `counts`, and the cache
-/// is as it was before. [`Cache::fail`] is the caller's.
-pub fn read_text(
-    page: &[u8],
-    now_ms: i64,
-    rules: &PageRules,
-    cache: &mut Cache,
-    appender: &mut dyn Appender,
-    rows: &mut Rows,
-    counts: &mut Counts,
-) -> Result<(), PageError> {
-    read::<Text>(page, now_ms, rules, cache, appender, rows, counts)
+/// Each of its methods reads a page in one format; what was counted up to an
+/// error is in `counts`, and the cache is then as it was before.
+/// [`Cache::fail`] is the caller's.
+pub struct Reading<'a> {
+    /// The scrape's own timestamp, milliseconds since the epoch.
+    pub now_ms: i64,
+    /// How samples are read.
+    pub rules: &'a PageRules,
+    /// What the pages before said.
+    pub cache: &'a mut Cache,
+    /// Where new series come from; gets no samples.
+    pub appender: &'a mut dyn Appender,
+    /// The samples.
+    pub rows: &'a mut Rows,
+    /// What was counted.
+    pub counts: &'a mut Counts,
 }
 
-/// Reads a page in OpenMetrics text, otherwise as [`read_text`].
-///
-/// # Errors
-///
-/// As [`read_text`].
-pub fn read_openmetrics(
-    page: &[u8],
-    now_ms: i64,
-    rules: &PageRules,
-    cache: &mut Cache,
-    appender: &mut dyn Appender,
-    rows: &mut Rows,
-    counts: &mut Counts,
-) -> Result<(), PageError> {
-    read::<OpenMetrics>(page, now_ms, rules, cache, appender, rows, counts)
+impl Reading<'_> {
+    /// Reads a page in the text format. The page must end with a line end.
+    ///
+    /// # Errors
+    ///
+    /// [`PageError`].
+    pub fn text(self, page: &[u8]) -> Result<(), PageError> {
+        self.lines::<Text>(page)
+    }
+
+    /// Reads a page in OpenMetrics text.
+    ///
+    /// # Errors
+    ///
+    /// [`PageError`].
+    pub fn open_metrics(self, page: &[u8]) -> Result<(), PageError> {
+        self.lines::<OpenMetrics>(page)
+    }
+
+    fn lines<D: Dialect>(self, page: &[u8]) -> Result<(), PageError> {
+        let Self { now_ms, rules, cache, appender, rows, counts } = self;
+        let mut raw = std::mem::take(&mut rows.raw);
+        let reading = Reading { now_ms, rules, cache, appender, rows: &mut *rows, counts };
+        let result = reading.take_in(|intake| intake.lines::<D>(page, &mut raw));
+        rows.raw = raw;
+        result
+    }
+
+    /// Has a page read by `read`; what it took in is kept only if it succeeds.
+    pub(super) fn take_in(
+        self,
+        read: impl FnOnce(&mut Intake<'_>) -> Result<(), PageError>,
+    ) -> Result<(), PageError> {
+        let Self { now_ms, rules, cache, appender, rows, counts } = self;
+        rows.clear();
+        let mut buffers = std::mem::take(&mut rows.walk);
+        let result = {
+            let kind = MetricKind::Unknown;
+            let walk = cache.walk(&mut buffers);
+            let limited = false;
+            let mut intake = Intake { walk, rules, now_ms, appender, rows, counts, kind, limited };
+            match read(&mut intake).and_then(|()| intake.end()) {
+                Ok(()) => {
+                    let Intake { walk, rows, counts, .. } = intake;
+                    // A series that got an exposed timestamp went stale, unless it has both.
+                    if !rows.stale.is_empty() {
+                        let sampled: HashSet<SeriesRef> = rows.series.iter().copied().collect();
+                        rows.stale.retain(|s| !sampled.contains(s));
+                    }
+                    let finished = walk.finish(&mut rows.stale);
+                    counts.metadata_changed = finished.comments_changed;
+                    if finished.respelled {
+                        counts.duplicates += rows.keep_first_samples();
+                    }
+                    Ok(())
+                }
+                Err(e) => {
+                    intake.rows.clear();
+                    Err(e)
+                }
+            }
+        };
+        rows.walk = buffers;
+        if result.is_ok() && !rows.offered.is_empty() {
+            cache.offered(&rows.offered);
+        }
+        result
+    }
 }
 
 /// What differs between the text formats.
@@ -296,68 +351,6 @@ impl Dialect for OpenMetrics {
     fn is_special(line: &[u8]) -> bool {
         line.is_empty() || line.starts_with(b"# EOF")
     }
-}
-
-fn read<D: Dialect>(
-    page: &[u8],
-    now_ms: i64,
-    rules: &PageRules,
-    cache: &mut Cache,
-    appender: &mut dyn Appender,
-    rows: &mut Rows,
-    counts: &mut Counts,
-) -> Result<(), PageError> {
-    let mut raw = std::mem::take(&mut rows.raw);
-    let result = with_intake(now_ms, rules, cache, appender, rows, counts, |intake| {
-        intake.lines::<D>(page, &mut raw)
-    });
-    rows.raw = raw;
-    result
-}
-
-/// Has a page read by `read`; what it took in is kept only if it succeeds.
-pub(super) fn with_intake(
-    now_ms: i64,
-    rules: &PageRules,
-    cache: &mut Cache,
-    appender: &mut dyn Appender,
-    rows: &mut Rows,
-    counts: &mut Counts,
-    read: impl FnOnce(&mut Intake<'_>) -> Result<(), PageError>,
-) -> Result<(), PageError> {
-    rows.clear();
-    let mut buffers = std::mem::take(&mut rows.walk);
-    let result = {
-        let kind = MetricKind::Unknown;
-        let walk = cache.walk(&mut buffers);
-        let limited = false;
-        let mut intake = Intake { walk, rules, now_ms, appender, rows, counts, kind, limited };
-        match read(&mut intake).and_then(|()| intake.end()) {
-            Ok(()) => {
-                let Intake { walk, rows, counts, .. } = intake;
-                // A series that got an exposed timestamp went stale, unless it has both.
-                if !rows.stale.is_empty() {
-                    let sampled: HashSet<SeriesRef> = rows.series.iter().copied().collect();
-                    rows.stale.retain(|s| !sampled.contains(s));
-                }
-                let finished = walk.finish(&mut rows.stale);
-                counts.metadata_changed = finished.comments_changed;
-                if finished.respelled {
-                    counts.duplicates += rows.keep_first_samples();
-                }
-                Ok(())
-            }
-            Err(e) => {
-                intake.rows.clear();
-                Err(e)
-            }
-        }
-    };
-    rows.walk = buffers;
-    if result.is_ok() && !rows.offered.is_empty() {
-        cache.offered(&rows.offered);
-    }
-    result
 }
 
 /// The hash of an exemplar's text.

@@ -38,6 +38,10 @@ struct Target {
     flushed: bool,
 }
 
+fn open_metrics(reading: Reading<'_>, page: &[u8]) -> Result<(), PageError> {
+    reading.open_metrics(page)
+}
+
 /// Remembers the labels of series.
 struct Naming<'a> {
     inner: Box<dyn Appender>,
@@ -97,28 +101,27 @@ impl Target {
 
     /// Samples as `labels value time`, sorted; then the stale series.
     fn scrape(&mut self, page: &str) -> (Result<Vec<String>, String>, Vec<String>) {
-        self.scrape_with(&format!("{page}\n"), read_text)
+        self.scrape_with(&format!("{page}\n"), |reading, page| reading.text(page))
     }
 
     fn scrape_with(
         &mut self,
         page: &str,
-        read: impl FnOnce(
-            &[u8],
-            i64,
-            &PageRules,
-            &mut Cache,
-            &mut dyn Appender,
-            &mut Rows,
-            &mut Counts,
-        ) -> Result<(), PageError>,
+        read: impl FnOnce(Reading<'_>, &[u8]) -> Result<(), PageError>,
     ) -> (Result<Vec<String>, String>, Vec<String>) {
         self.counts = Counts::default();
         let inner = self.storage.appender(SourceId(0), SyncClass::Scrape);
         let mut appender = Naming { inner, names: &mut self.names };
-        let (rows, counts) = (&mut self.rows, &mut self.counts);
-        let result =
-            read(page.as_bytes(), 0, &self.rules, &mut self.cache, &mut appender, rows, counts);
+        let reading = Reading {
+            now_ms: 0,
+            rules: &self.rules,
+            cache: &mut self.cache,
+            appender: &mut appender,
+            rows: &mut self.rows,
+            counts: &mut self.counts,
+        };
+        let result = read(reading, page.as_bytes());
+        let rows = &mut self.rows;
         self.flushed = result.is_err() && self.cache.fail(&mut rows.stale);
         let name = |s: &SeriesRef| self.names[s].clone();
         let plain = rows.series.iter().zip(&rows.values).map(|(s, v)| format!("{} {v:?}", name(s)));
@@ -264,7 +267,7 @@ fn openmetrics_pages_are_cached_alike() {
     let page =
         "# TYPE a counter\na_total{x=\"}\"} 1 # {t=\"1\"} 2\na_total 2 1.5\nb{y=\"z\"} 3\n# EOF";
     for round in 0..3 {
-        let (samples, stale) = target.scrape_with(page, read_openmetrics);
+        let (samples, stale) = target.scrape_with(page, open_metrics);
         let expected = [
             "{__name__=\"a_total\", instance=\"i\", x=\"}\"} 1.0",
             "{__name__=\"a_total\", instance=\"i\"} 2.0 1500",
@@ -283,18 +286,18 @@ fn openmetrics_pages_are_cached_alike() {
     for _ in 0..2 {
         // A page that fails has offered nothing.
         let cut = other.replace("# EOF", "");
-        assert!(target.scrape_with(&cut, read_openmetrics).0.is_err());
+        assert!(target.scrape_with(&cut, open_metrics).0.is_err());
         assert!(target.rows.exemplars.is_empty());
     }
-    assert!(target.scrape_with(&other, read_openmetrics).0.is_ok());
+    assert!(target.scrape_with(&other, open_metrics).0.is_ok());
     let exemplar = &target.rows.exemplars[0].1;
     assert_eq!((exemplar.value, exemplar.timestamp_ms), (7.0, 1250));
-    let (error, stale) = target.scrape_with("b{y=\"z\"} 3\n", read_openmetrics);
+    let (error, stale) = target.scrape_with("b{y=\"z\"} 3\n", open_metrics);
     assert_eq!(error, Err("data does not end with # EOF (line 2)".to_owned()));
     assert_eq!(stale.len(), 2);
-    let (error, _) = target.scrape_with("b{y=\"z\"} 3\n\n# EOF", read_openmetrics);
+    let (error, _) = target.scrape_with("b{y=\"z\"} 3\n\n# EOF", open_metrics);
     assert!(error.is_err_and(|e| e.contains("(line 2)")));
-    assert!(target.scrape_with("# EOF\n", read_openmetrics).0.is_ok());
+    assert!(target.scrape_with("# EOF\n", open_metrics).0.is_ok());
 }
 
 fn line() -> impl Strategy<Value = String> {

@@ -11,11 +11,11 @@ use narthex_storage::read::SeriesRef;
 use narthex_storage::sample::stale_nan;
 
 use super::cache::Cache;
-use super::exposed::{ExposedRules, protobuf_metadata, read_exposed};
+use super::exposed::{ExposedRules, protobuf_metadata};
 use super::metadata::{self, Interner};
 use super::metrics::ScrapeMetrics;
 use super::negotiation::Format;
-use super::page::{self, Counts, PageError, PageRules, Rows};
+use super::page::{Counts, PageError, PageRules, Reading, Rows};
 use super::target::Target;
 
 /// Buffers of a thread larger than this many samples are not kept.
@@ -115,10 +115,18 @@ impl Writer {
             Err(message) => Err(message.clone()),
             // An empty page is a good one; all its series are gone.
             Ok(([], _)) => Ok(false),
-            Ok((page, format)) => self
-                .read(page, *format, timestamp_ms, memory, appender.as_mut(), rows, &mut counts)
-                .map(|()| true)
-                .map_err(|e| self.page_error(&e)),
+            Ok((page, format)) => {
+                let reading = Reading {
+                    now_ms: timestamp_ms,
+                    rules: &self.rules,
+                    cache: &mut memory.cache,
+                    appender: appender.as_mut(),
+                    rows,
+                    counts: &mut counts,
+                };
+                let read = self.read(page, *format, reading);
+                read.map(|()| true).map_err(|e| self.page_error(&e))
+            }
         };
         if !matches!(read, Ok(true)) {
             appender = self.appender();
@@ -197,36 +205,11 @@ impl Writer {
         });
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one call, split only for the reader")]
-    fn read(
-        &self,
-        page: &[u8],
-        format: Format,
-        timestamp_ms: i64,
-        memory: &mut Memory,
-        appender: &mut dyn Appender,
-        rows: &mut Rows,
-        counts: &mut Counts,
-    ) -> Result<(), PageError> {
-        let (rules, cache, now_ms) = (&self.rules, &mut memory.cache, timestamp_ms);
+    fn read(&self, page: &[u8], format: Format, reading: Reading<'_>) -> Result<(), PageError> {
         match format {
-            Format::Text if !self.exposed.apply_to(format) => {
-                page::read_text(page, now_ms, rules, cache, appender, rows, counts)
-            }
-            Format::OpenMetrics if !self.exposed.apply_to(format) => {
-                page::read_openmetrics(page, now_ms, rules, cache, appender, rows, counts)
-            }
-            _ => read_exposed(
-                page,
-                format,
-                self.exposed,
-                now_ms,
-                rules,
-                cache,
-                appender,
-                rows,
-                counts,
-            ),
+            _ if self.exposed.apply_to(format) => reading.samples(page, format, self.exposed),
+            Format::OpenMetrics => reading.open_metrics(page),
+            _ => reading.text(page),
         }
     }
 

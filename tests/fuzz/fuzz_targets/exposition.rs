@@ -18,7 +18,7 @@ mod relabel;
 mod scrape;
 
 use reader::{Names, Target};
-use scrape::exposed::NativeRules;
+use scrape::exposed::ExposedRules;
 use scrape::negotiation::Format;
 use scrape::scanner::protobuf::HistogramRules;
 
@@ -29,10 +29,12 @@ fuzz_target!(|bytes: &[u8]| {
     let Some((&options, pages)) = bytes.split_first() else { return };
     let bit = |n: u8| options >> n & 1 == 1;
     let format = if bit(0) { Format::OpenMetrics } else { Format::Text };
-    let native = bit(1).then(|| NativeRules {
+    let native = bit(1).then(|| ExposedRules {
         read: HistogramRules { native: true, always_classic: bit(4) },
-        convert_classic: true,
-        ..NativeRules::default()
+        convert_classic: bit(5),
+        type_and_unit_labels: bit(6),
+        start_timestamps: bit(7),
+        ..ExposedRules::default()
     });
     let (track, honor_labels) = (bit(2), bit(3));
     let target = || Target::new(format, native, track, honor_labels);

@@ -11,11 +11,11 @@ use narthex_storage::sample::{Exemplar, Metadata};
 
 use crate::config::{NameValidation, ScrapeLimits};
 use crate::scrape::cache::Cache;
-use crate::scrape::exposed::{NativeRules, read_exposed};
+use crate::scrape::exposed::ExposedRules;
 use crate::scrape::labels::LabelRules;
 use crate::scrape::negotiation::Format;
 use crate::scrape::scanner::float::{open_metrics_float, parse_float};
-use crate::scrape::page::{Counts, PageRules, Rows, read_openmetrics, read_text};
+use crate::scrape::page::{Counts, PageRules, Reading, Rows};
 
 /// Gives each label set a number. Bounds are one whether they were normalised
 /// or not: like Prometheus, a target's cache keeps the labels of a line whose
@@ -55,7 +55,7 @@ impl Appender for Names {
 /// One target: its rules and what it remembers.
 pub struct Target {
     rules: PageRules,
-    native: Option<NativeRules>,
+    native: Option<ExposedRules>,
     format: Format,
     cache: Cache,
     pub rows: Rows,
@@ -67,7 +67,7 @@ pub type Samples = BTreeSet<(i64, SeriesRef, String)>;
 
 impl Target {
     /// With `native`, pages are read sample by sample, else by position.
-    pub fn new(format: Format, native: Option<NativeRules>, track: bool, honor_labels: bool) -> Self {
+    pub fn new(format: Format, native: Option<ExposedRules>, track: bool, honor_labels: bool) -> Self {
         let labels = LabelRules {
             target: Labels::from_pairs([("instance", "i:1"), ("job", "j")]),
             honor_labels,
@@ -95,13 +95,11 @@ impl Target {
         }
         self.counts = Counts::default();
         let Self { rules, native, format, cache, rows, counts } = self;
+        let reading = Reading { now_ms: i64::MAX, rules, cache, appender: names, rows, counts };
         let result = match (native, *format) {
-            (None, Format::Text) => read_text(&page, i64::MAX, rules, cache, names, rows, counts),
-            (None, Format::OpenMetrics) => read_openmetrics(&page, i64::MAX, rules, cache, names, rows, counts),
-            (native, format) => {
-                let native = native.unwrap_or_default();
-                read_exposed(&page, format, native, i64::MAX, rules, cache, names, rows, counts)
-            }
+            (None, Format::Text) => reading.text(&page),
+            (None, Format::OpenMetrics) => reading.open_metrics(&page),
+            (native, format) => reading.samples(&page, format, native.unwrap_or_default()),
         };
         if let Err(error) = result {
             assert!(rows.series.is_empty() && rows.timed.is_empty() && rows.histograms.is_empty());
@@ -113,7 +111,9 @@ impl Target {
             plain.map(|(s, v)| (i64::MAX, *s, format!("{:x}", v.to_bits()))).collect();
         assert_eq!(samples.len(), rows.series.len(), "one sample for a series");
         samples.extend(rows.timed.iter().map(|(t, s, v)| (*t, *s, format!("{:x}", v.to_bits()))));
-        samples.extend(rows.histograms.iter().map(|(t, s, h)| (*t, *s, format!("{h:?}"))));
+        let started = rows.started.iter();
+        samples.extend(started.map(|(t, from, s, v)| (*t, *s, format!("{from} {:x}", v.to_bits()))));
+        samples.extend(rows.histograms.iter().map(|(t, _, s, h)| (*t, *s, format!("{h:?}"))));
         Ok(samples)
     }
 }

@@ -4,6 +4,8 @@
 pub mod cache;
 #[path = "../../../src/scrape/exposed.rs"]
 pub mod exposed;
+#[path = "../../../src/scrape/family.rs"]
+mod family;
 #[path = "../../../src/scrape/labels.rs"]
 pub mod labels;
 #[path = "../../../src/scrape/metadata.rs"]
