@@ -38,6 +38,7 @@ use std::hash::BuildHasher as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use narthex_storage::append::Appendable;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
@@ -65,6 +66,8 @@ pub struct Options {
     /// The host's name: several servers with the same targets ask them at
     /// other times.
     pub host_name: String,
+    /// Where the loops run; `None` is the runtime around.
+    pub runtime: Option<Handle>,
 }
 
 /// A scrape configuration that cannot be used.
@@ -135,6 +138,7 @@ impl Manager {
                 interner: Arc::default(),
                 buffers: fetch::Buffers::default(),
                 tasks: TaskTracker::new(),
+                runtime: options.runtime,
                 extra_scrape_metrics: options.extra_scrape_metrics,
                 type_and_unit_labels: options.type_and_unit_labels,
                 start_timestamps: options.start_timestamps,

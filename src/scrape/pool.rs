@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::HeaderValue;
 use narthex_storage::append::{Appendable, SourceId};
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -38,6 +39,7 @@ pub(super) struct Common {
     pub(super) interner: Arc<Interner>,
     pub(super) buffers: Buffers,
     pub(super) tasks: TaskTracker,
+    pub(super) runtime: Option<Handle>,
     pub(super) extra_scrape_metrics: bool,
     pub(super) type_and_unit_labels: bool,
     pub(super) start_timestamps: bool,
@@ -346,7 +348,10 @@ impl Pool {
             control: control.clone(),
             memory: Arc::clone(&memory),
         };
-        common.tasks.spawn(running.run());
+        match &common.runtime {
+            Some(runtime) => common.tasks.spawn_on(running.run(), runtime),
+            None => common.tasks.spawn(running.run()),
+        };
         Ok(Running { target, control, memory })
     }
 

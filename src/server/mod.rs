@@ -22,6 +22,7 @@ use narthex_storage::append::Appendable;
 use narthex_storage::db::{Db, DbOptions};
 use narthex_storage::read::Queryable;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -35,7 +36,8 @@ use crate::metrics::Registry;
 use crate::notices::Notices;
 use crate::query_log::{ActiveQueries, QueryLog};
 
-/// Least worker threads of the runtime: a request must not wait for a scrape.
+/// Least worker threads of the runtime: a request must not wait for the quick
+/// query of another.
 const MIN_WORKERS: usize = 2;
 
 /// Most threads that block at a time, in queries and disk writes.
@@ -96,9 +98,20 @@ pub fn run(options: Options) -> ExitCode {
         .max_blocking_threads(MAX_BLOCKING_THREADS)
         .thread_keep_alive(BLOCKING_KEEP_ALIVE)
         .enable_all()
-        .build()
-        .map_err(StartError::Runtime);
-    let outcome = runtime.and_then(|runtime| runtime.block_on(serve(options)));
+        .build();
+    // One thread is enough for millions of samples a second, and with more each
+    // scrape would wake a second one. Nor do scrapes wait for queries there.
+    let scraping = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("scrape")
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .thread_keep_alive(BLOCKING_KEEP_ALIVE)
+        .enable_all()
+        .build();
+    let outcome = match (runtime, scraping) {
+        (Ok(runtime), Ok(scraping)) => runtime.block_on(serve(options, scraping.handle().clone())),
+        (Err(e), _) | (_, Err(e)) => Err(StartError::Runtime(e)),
+    };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -108,7 +121,8 @@ pub fn run(options: Options) -> ExitCode {
     }
 }
 
-async fn serve(options: Options) -> Result<(), StartError> {
+/// `scraping` is where the loops of targets run.
+async fn serve(options: Options, scraping: Handle) -> Result<(), StartError> {
     let clock = Clock::system();
     let started_ms = clock.now_ms();
     let options = Arc::new(options);
@@ -133,6 +147,7 @@ async fn serve(options: Options) -> Result<(), StartError> {
             type_and_unit_labels: options.features.type_and_unit_labels,
             start_timestamps: options.features.st_storage,
             host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            runtime: Some(scraping),
         },
     ));
 
