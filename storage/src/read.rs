@@ -5,7 +5,7 @@
 //! caller's: timestamps that are shared between all series of an axis, and
 //! two lanes of values.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
 use crate::histogram::Histogram;
@@ -128,6 +128,30 @@ pub trait Querier: Send + Sync {
 
     /// Persisted metadata of the metric families, sorted by family.
     fn metadata(&self) -> Vec<(String, Vec<Metadata>)>;
+
+    /// What this snapshot is of, for readers that keep what they work out;
+    /// `None`: nothing can be told of later changes.
+    fn version(&self) -> Option<Version> {
+        None
+    }
+
+    /// The times, in milliseconds and both included, in which this snapshot has
+    /// exactly the samples that the snapshot of `version` had; `None` if they
+    /// cannot be compared. Does not touch the disk.
+    fn unchanged_since(&self, version: &Version) -> Option<RangeInclusive<i64>> {
+        let _ = version;
+        None
+    }
+}
+
+/// What a snapshot is of; see [`Querier::version`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// Snapshots of different epochs have nothing in common.
+    pub(crate) epoch: u64,
+    pub(crate) commit: u64,
+    /// Samples before this were not returned.
+    pub(crate) floor_ms: i64,
 }
 
 /// Series in order of their labels.

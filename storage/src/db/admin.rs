@@ -110,6 +110,7 @@ impl Inner {
         next.add(ids, start_ms, end_ms);
         next.save(&*self.options.file_system, &self.options.path).map_err(io_error)?;
         *current = Arc::new(next);
+        self.changes.begin_epoch();
         Ok(())
     }
 
@@ -143,6 +144,7 @@ impl Inner {
             let none = super::tombstones::Tombstones::default();
             none.save(&*self.options.file_system, &self.options.path)?;
             *current = Arc::new(none);
+            self.changes.begin_epoch();
         }
         Ok(())
     }

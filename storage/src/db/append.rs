@@ -354,6 +354,9 @@ impl Appender for DbAppender {
             self.or_lag(write, ready).map_err(|e| inner.failed(e))?;
         }
         write.commit += 1;
+        if let Some(first) = self.rows.first() {
+            inner.changes.note(write.commit, first.timestamp_ms);
+        }
         let mark = write.wal.mark();
         write.writer.begin(write.commit, write.wal.segment());
         wal::begin(&mut write.record);

@@ -61,6 +61,7 @@ impl Inner {
     pub(super) fn report(&self, damage: Damage) {
         Counters::add(&self.counters.quarantined, 1);
         if lock(&self.damages).add(&damage) {
+            self.changes.begin_epoch();
             (self.options.on_damage)(&damage);
         }
     }

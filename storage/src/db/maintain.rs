@@ -443,6 +443,7 @@ impl Inner {
                 write.catalog = Arc::new(catalog);
                 write.writer.is_view_stale = true;
                 self.publish(&mut write);
+                self.changes.begin_epoch();
             }
         }
         {

@@ -11,6 +11,7 @@
 
 mod admin;
 mod append;
+mod changes;
 mod damage;
 mod exemplars;
 mod lag;
@@ -179,6 +180,7 @@ struct Inner {
     exemplars: Mutex<exemplars::Ring>,
     metadata: Mutex<metadata::Families>,
     tombstones: RwLock<Arc<tombstones::Tombstones>>,
+    changes: changes::Changes,
     counters: stats::Counters,
     /// Series that were given an id.
     series_count: AtomicU32,

@@ -175,6 +175,7 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
         exemplars: Mutex::new(exemplars),
         metadata: Mutex::new(metadata),
         tombstones: RwLock::new(Arc::new(tombstones)),
+        changes: super::changes::Changes::default(),
         counters,
         is_closed: AtomicBool::new(false),
         is_full: AtomicBool::new(false),

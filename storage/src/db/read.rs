@@ -19,7 +19,7 @@ use crate::day::stripe::{Header, RunRange};
 use crate::head::open::{OpenRows, OpenStripe};
 use crate::index::Index;
 use crate::labels::{Labels, Matcher};
-use crate::read::{Axis, Column, Querier, ReadError, SeriesRef, SeriesSet};
+use crate::read::{Axis, Column, Querier, ReadError, SeriesRef, SeriesSet, Version};
 use crate::sample::{Exemplar, Metadata};
 use crate::series::SeriesTable;
 
@@ -32,6 +32,9 @@ pub(super) struct DbQuerier {
     pub(super) inner: Arc<Inner>,
     pub(super) view: Arc<View>,
     pub(super) commit: u64,
+    /// When it was opened.
+    epoch: u64,
+    floor_ms: i64,
     start_ms: i64,
     end_ms: i64,
     open: OnceLock<Vec<OpenPart>>,
@@ -78,14 +81,18 @@ impl Inner {
 
 impl DbQuerier {
     pub(super) fn new(inner: Arc<Inner>, start_ms: i64, end_ms: i64) -> Self {
+        // Before anything else: what changes from now on begins another one.
+        let epoch = inner.changes.epoch();
         let snapshot = inner.snapshot();
-        let start_ms = start_ms.max(inner.retention_floor_ms());
+        let floor_ms = inner.retention_floor_ms();
         let tombstones = inner.tombstones();
         Self {
             inner,
             view: snapshot.view,
             commit: snapshot.commit,
-            start_ms,
+            epoch,
+            floor_ms,
+            start_ms: start_ms.max(floor_ms),
             end_ms,
             open: OnceLock::new(),
             ids: OnceLock::new(),
@@ -298,6 +305,19 @@ impl Querier for DbQuerier {
 
     fn metadata(&self) -> Vec<(String, Vec<Metadata>)> {
         lock(&self.inner.metadata).all()
+    }
+
+    fn version(&self) -> Option<Version> {
+        Some(Version { epoch: self.epoch, commit: self.commit, floor_ms: self.floor_ms })
+    }
+
+    fn unchanged_since(&self, version: &Version) -> Option<RangeInclusive<i64>> {
+        if version.epoch != self.epoch {
+            return None;
+        }
+        let before_ms = self.inner.changes.unchanged_before(version.commit);
+        let last_ms = if before_ms == i64::MAX { before_ms } else { before_ms.checked_sub(1)? };
+        Some(self.floor_ms.max(version.floor_ms)..=last_ms)
     }
 }
 
