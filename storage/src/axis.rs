@@ -87,11 +87,7 @@ pub(crate) struct AxisTable {
 impl AxisTable {
     /// The one axis with these timestamps.
     pub(crate) fn intern(&mut self, timestamps: &[i64]) -> Axis {
-        let mut hash = 0xcbf2_9ce4_8422_2325u64 ^ timestamps.len() as u64;
-        for &t in timestamps {
-            hash = (hash ^ t as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
-        }
-        let bucket = self.by_hash.entry(hash).or_default();
+        let bucket = self.by_hash.entry(hash_of(timestamps)).or_default();
         if let Some(axis) = bucket.iter().find(|a| a[..] == *timestamps) {
             return Arc::clone(axis);
         }
@@ -99,6 +95,21 @@ impl AxisTable {
         bucket.push(Arc::clone(&axis));
         axis
     }
+}
+
+/// A hash of timestamps. Four at a time, as each step waits for the one before.
+fn hash_of(timestamps: &[i64]) -> u64 {
+    let mix =
+        |hash: u64, t: i64| (hash ^ t as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
+    let mut lanes = [0xcbf2_9ce4_8422_2325u64, 1, 2, 3];
+    let (fours, rest) = timestamps.as_chunks::<4>();
+    for four in fours {
+        for (lane, t) in lanes.iter_mut().zip(four) {
+            *lane = mix(*lane, *t);
+        }
+    }
+    let hash = rest.iter().fold(timestamps.len() as u64, |hash, t| mix(hash, *t));
+    lanes.iter().fold(hash, |hash, lane| mix(hash, lane.cast_signed()))
 }
 
 #[cfg(test)]

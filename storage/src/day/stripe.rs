@@ -494,11 +494,15 @@ impl Header {
         self.kinds[column] & 7 == 0
     }
 
+    /// Whether a column's chunk is floats without start timestamps.
+    pub(crate) fn is_floats(&self, column: usize) -> bool {
+        u64::from(self.kinds[column]) & (HISTOGRAMS | STARTS) == 0
+    }
+
     /// Whether a column's chunk says without decoding that all its samples are
     /// floats and none a staleness marker.
     pub(crate) fn is_surely_present(&self, column: usize, run: &RunRange, bytes: &[u8]) -> bool {
-        u64::from(self.kinds[column]) & (HISTOGRAMS | STARTS) == 0
-            && self.chunk(column, run, bytes).is_some_and(codec::has_no_marks)
+        self.is_floats(column) && self.chunk(column, run, bytes).is_some_and(codec::has_no_marks)
     }
 
     /// Whether a column's chunk builds on another column.

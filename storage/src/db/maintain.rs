@@ -501,6 +501,7 @@ impl Inner {
                 files.last_age_ms = Some(now_ms);
                 self.headers.age();
                 self.runs.age();
+                self.columns.age();
                 self.selections.age();
             }
         }

@@ -14,6 +14,7 @@ mod append;
 mod changes;
 mod damage;
 mod exemplars;
+mod joined;
 mod lag;
 mod maintain;
 mod metadata;
@@ -176,6 +177,8 @@ struct Inner {
     day_files: Mutex<maintain::DayFiles>,
     headers: Cache<(u64, u64), Arc<Header>>,
     runs: Cache<(u64, u64), Arc<Vec<u8>>>,
+    columns: Cache<joined::Key, Arc<joined::Joined>>,
+    asked_columns: joined::Asked,
     selections: Cache<u64, Arc<select::Selection>>,
     exemplars: Mutex<exemplars::Ring>,
     metadata: Mutex<metadata::Families>,

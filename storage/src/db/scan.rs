@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::Inner;
+use super::joined::{Joined, Overlap, PieceName};
 use super::read::{DbQuerier, OpenPart, damage_of};
 use crate::day::catalog::{LayoutStripes, Stripe};
 use crate::day::stripe::{DecodedColumn, Header, RunRange};
@@ -47,14 +48,13 @@ pub(super) struct Scan {
     pieces: Vec<Piece>,
     parts: Vec<Part>,
     names: Vec<PieceName>,
+    /// The stripes of a run of pieces.
+    wanted: Vec<PieceName>,
     open_times: Vec<i64>,
     decoded: DecodedColumn,
     /// Its first histogram, with the hint that the one before the range gives.
     first: Option<Arc<Histogram>>,
 }
-
-/// A stripe, and which of its rows.
-type PieceName = (u64, u32);
 
 /// The stripes of one day with the same columns.
 struct Source {
@@ -132,6 +132,7 @@ impl Scan {
             pieces: Vec::new(),
             parts: Vec::new(),
             names: Vec::new(),
+            wanted: Vec::new(),
             open_times: Vec::new(),
             decoded: DecodedColumn::default(),
             first: None,
@@ -161,14 +162,25 @@ impl Scan {
         self.first = None;
         let mut is_named = true;
         out.integral = true;
-        for at in 0..self.pieces.len() {
+        let mut at = 0;
+        while at < self.pieces.len() {
             let Piece { column, place, .. } = self.pieces[at];
             match place {
                 Place::Sealed(source, stripe) => {
-                    self.append_sealed(&querier.inner, (source, stripe), column, need, out)?;
+                    let stripes = stripe..stripe + self.run_len(at);
+                    at += stripes.len();
+                    if need == Need::Values
+                        && self.append_joined(querier, id, source, stripes.clone(), column, out)?
+                    {
+                        continue;
+                    }
+                    for stripe in stripes {
+                        self.append_sealed(&querier.inner, (source, stripe), column, need, out)?;
+                    }
                 }
                 Place::Open(part) => {
                     is_named &= self.append_open(querier, &querier.open()[part], column, out);
+                    at += 1;
                 }
             }
         }
@@ -211,6 +223,103 @@ impl Scan {
         Ok(())
     }
 
+    /// How many pieces from this one on are neighbouring stripes of one source.
+    fn run_len(&self, at: usize) -> usize {
+        let place = |piece: &Piece| match piece.place {
+            Place::Sealed(source, stripe) => Some((source, stripe)),
+            Place::Open(_) => None,
+        };
+        let follows = |pair: &[Piece]| match (place(&pair[0]), place(&pair[1])) {
+            (Some((source, stripe)), Some(next)) => next == (source, stripe + 1),
+            _ => false,
+        };
+        1 + self.pieces[at..].windows(2).take_while(|pair| follows(pair)).count()
+    }
+
+    /// Appends the floats of neighbouring stripes from what is kept of them;
+    /// `false` if they are not kept, nor worth it.
+    fn append_joined(
+        &mut self,
+        querier: &DbQuerier,
+        id: u32,
+        source: usize,
+        places: Range<usize>,
+        column: usize,
+        out: &mut Column,
+    ) -> Result<bool, ReadError> {
+        let inner = &*querier.inner;
+        let Source { list, stripes, .. } = &mut self.sources[source];
+        let stripes = stripes.as_mut().expect("opened for its pieces");
+        let stripes = &mut stripes[places.clone()];
+        let last = stripes.len() - 1;
+        // Parts of rows are cut at the ends only.
+        let is_inner = |i: usize| i > 0 && i < last;
+        let fits = |(i, s): (usize, &ScanStripe)| {
+            s.header.is_floats(column)
+                && !(is_inner(i) && s.rows_of(column, self.start_ms, self.end_ms).1)
+        };
+        let Some(first_stripe) = list.stripes.first() else { return Ok(false) };
+        if !stripes.iter().enumerate().all(fits) {
+            return Ok(false);
+        }
+        self.wanted.clear();
+        let names = stripes.iter().map(|s| (s.stripe.id, s.header.pattern_of(column)));
+        self.wanted.extend(names);
+        let key = (id, first_stripe.id);
+        let kept = inner.columns.get(key);
+        let overlap = kept.as_ref().map_or(Overlap::None, |kept| kept.overlap(&self.wanted));
+        let (joined, from) = match (kept, overlap) {
+            (Some(kept), Overlap::Inside(from)) => (kept, from),
+            (kept, overlap) => {
+                if kept.is_none() && !inner.asked_columns.again(key) {
+                    return Ok(false);
+                }
+                let mut joined = Joined::default();
+                let (before, behind, from) = match overlap {
+                    Overlap::Around(before, after) => (before, stripes.len() - after, 0),
+                    Overlap::Behind(from) => {
+                        let rest = kept.as_ref().map_or(0, |kept| kept.len() - from);
+                        (0, rest, from)
+                    }
+                    _ => (0, 0, 0),
+                };
+                let (chain_bytes, decoded) = (&mut self.chain_bytes, &mut self.decoded);
+                for (i, stripe) in stripes.iter_mut().enumerate() {
+                    if i == before
+                        && let Some(kept) = kept.as_ref().filter(|_| behind > before)
+                    {
+                        joined.push_all(kept);
+                    }
+                    if !(before..behind).contains(&i)
+                        && stripe.join(inner, column, chain_bytes, decoded, &mut joined)?.is_none()
+                    {
+                        return Ok(false);
+                    }
+                }
+                joined.shrink();
+                let joined = Arc::new(joined);
+                inner.columns.insert(key, Arc::clone(&joined), joined.heap_bytes());
+                (joined, from)
+            }
+        };
+        let (mut skip, mut leave) = (0, 0);
+        for (i, scan) in stripes.iter().enumerate() {
+            let (rows, _) = scan.rows_of(column, self.start_ms, self.end_ms);
+            let all = scan.header.axis_of(column).len();
+            skip += if i == 0 { rows.start } else { 0 };
+            leave += if i == last { all - rows.end } else { 0 };
+            if !rows.is_empty() {
+                self.names.push(self.wanted[i]);
+                let stripe = places.start + i;
+                self.parts.push(Part::Sealed { source, stripe, column, rows });
+            }
+        }
+        let found = joined.append(from, stripes.len(), (skip, leave), &mut out.floats);
+        out.integral &= found.0;
+        out.may_be_stale |= found.1;
+        Ok(true)
+    }
+
     /// Appends a sealed column; nothing if it is damaged.
     fn append_sealed(
         &mut self,
@@ -222,17 +331,11 @@ impl Scan {
     ) -> Result<(), ReadError> {
         let stripes = self.sources[source].stripes.as_mut().expect("opened for its pieces");
         let scan = &mut stripes[stripe];
-        let axis = scan.header.axis_of(column);
-        let rows = if scan.header.pattern_of(column) == 0 {
-            scan.rows.clone()
-        } else {
-            rows_within(axis, self.start_ms, self.end_ms)
-        };
+        let (rows, is_partial) = scan.rows_of(column, self.start_ms, self.end_ms);
         if rows.is_empty() {
             return Ok(());
         }
         let name = (scan.stripe.id, scan.header.pattern_of(column));
-        let is_whole = rows.len() == axis.len();
         let Some(run) = scan.run(inner, column)? else { return Ok(()) };
         let base = out.floats.len();
         let (range, bytes) = scan.runs[run].as_ref().expect("just loaded");
@@ -247,7 +350,7 @@ impl Scan {
             if let Ok(decoded) = decoded {
                 out.integral &= decoded.integral;
                 out.may_be_stale |= decoded.may_be_stale;
-                if !is_whole {
+                if is_partial {
                     out.floats.truncate(base + rows.end);
                     out.floats.drain(base..base + rows.start);
                 }
@@ -375,6 +478,46 @@ impl Source {
 }
 
 impl ScanStripe {
+    /// The rows of a column within the scan's range, and whether there are
+    /// others.
+    fn rows_of(&self, column: usize, start_ms: i64, end_ms: i64) -> (Range<usize>, bool) {
+        let axis = self.header.axis_of(column);
+        let rows = if self.header.pattern_of(column) == 0 {
+            self.rows.clone()
+        } else {
+            rows_within(axis, start_ms, end_ms)
+        };
+        let is_partial = rows.len() < axis.len();
+        (rows, is_partial)
+    }
+
+    /// Decodes all of a column of floats; `None` if it is damaged.
+    fn join(
+        &mut self,
+        inner: &Inner,
+        column: usize,
+        chain_bytes: &mut usize,
+        scratch: &mut DecodedColumn,
+        joined: &mut Joined,
+    ) -> Result<Option<()>, ReadError> {
+        let name = (self.stripe.id, self.header.pattern_of(column));
+        let Some(run) = self.run(inner, column)? else { return Ok(None) };
+        if self.header.has_sibling(column) {
+            let Some(decoded) = self.chained(run, column, chain_bytes, scratch) else {
+                return Ok(None);
+            };
+            return Ok(joined.push(name, |out| {
+                out.extend_from_slice(&decoded.floats);
+                Some((decoded.integral, decoded.may_be_stale))
+            }));
+        }
+        let (range, bytes) = self.runs[run].as_ref().expect("just loaded");
+        Ok(joined.push(name, |out| {
+            let decoded = self.header.decode_plain(column, range, bytes, out).ok()?;
+            Some((decoded.integral, decoded.may_be_stale))
+        }))
+    }
+
     /// The place of the run with a column's chunk; `None` if it is damaged.
     fn run(&mut self, inner: &Inner, column: usize) -> Result<Option<usize>, ReadError> {
         let has = |run: &Option<(RunRange, _)>| {

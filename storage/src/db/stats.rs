@@ -268,7 +268,12 @@ impl Inner {
         s.index_bytes =
             self.index.read().unwrap_or_else(std::sync::PoisonError::into_inner).heap_bytes()
                 as u64;
-        let caches = [self.headers.figures(), self.runs.figures(), self.selections.figures()];
+        let caches = [
+            self.headers.figures(),
+            self.runs.figures(),
+            self.columns.figures(),
+            self.selections.figures(),
+        ];
         for (bytes, hits, misses) in caches {
             s.cache_bytes += bytes as u64;
             s.cache_hits += hits;

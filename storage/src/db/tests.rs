@@ -596,3 +596,53 @@ fn presence_is_that_of_the_values() {
         }
     }
 }
+
+/// Columns are kept decoded from the second time on, and grow with the stripes.
+#[test]
+fn kept_columns_are_those_that_are_decoded() {
+    let fixture = Fixture::new();
+    let db = fixture.open();
+    let (mut expected, mut buckets) = (Answer::new(), [0.0f64; 6]);
+    for from in (0..1400).step_by(100) {
+        scrape(&db, &mut expected, from, from + 100);
+        for step in from..from + 100 {
+            let t = T0 + step as i64 * 15_000 + 300;
+            let le = |i: usize| if i == 5 { "+Inf".to_owned() } else { i.to_string() };
+            let row: Vec<(Labels, f64)> = (0..6)
+                .map(|i| {
+                    buckets[i] += (step * 7 % (i + 3)) as f64 + i as f64 * 20.0;
+                    (
+                        Labels::from_pairs([("__name__", "d_bucket".to_owned()), ("le", le(i))]),
+                        buckets[i],
+                    )
+                })
+                .collect();
+            fixture.at(t);
+            append(&db, 7, t, &row);
+            for (labels, value) in row {
+                expected.entry(labels.to_string()).or_default().push((t, value.to_bits()));
+            }
+        }
+        db.seal_all().expect("seal");
+        let newest = T0 + (from as i64 + 100) * 15_000;
+        for (start_ms, end_ms) in [
+            (newest - 900_000, newest),
+            (newest - 3_600_000, newest - 1_000_000),
+            (T0 - 5, newest + 5),
+            (newest - 2_000_000, newest),
+            (T0 + 777_000, T0 + 1_777_000),
+        ] {
+            let mut within = expected.clone();
+            within.values_mut().for_each(|s| s.retain(|(t, _)| (start_ms..=end_ms).contains(t)));
+            within.retain(|_, s| !s.is_empty());
+            for time in 0..3 {
+                assert_eq!(answer(&db, start_ms, end_ms, &[]), within, "time {time} at {from}");
+            }
+        }
+        if from == 900 {
+            db.merge_day(crate::day::day_of(T0)).expect("merge");
+        }
+    }
+    let (bytes, hits, _) = db.inner.columns.figures();
+    assert!(bytes > 0 && hits > 1000, "{hits} hits");
+}
