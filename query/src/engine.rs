@@ -16,12 +16,15 @@ use crate::ast::{Expr, ExprKind, ValueType};
 use crate::eval::lanes::{
     Batch, Frame, Point, Series, drop_reserved, has_duplicates, is_present, merge_equal,
 };
+use crate::eval::notes::Notes;
 use crate::eval::{Budget, Eval};
 use crate::memory_pool::{Lease, Pool};
 use crate::plan::{self, Context, Node, Plan};
+use crate::steps::{Key, Reach, StepCache, Steps};
 use crate::value::{MatrixSeries, QueryResult, QueryStats, QueryValue, VectorSample};
 
 pub use crate::eval::QueryError;
+pub use crate::steps::StepCacheStats;
 
 /// Settings of an engine, with Prometheus' defaults.
 #[derive(Debug, Clone)]
@@ -34,6 +37,9 @@ pub struct EngineOptions {
     /// Most bytes of samples and answers that all queries of the engine may hold
     /// at one time.
     pub max_bytes: usize,
+    /// Most bytes of steps that are kept for queries that are asked again; 0:
+    /// none are.
+    pub step_cache_bytes: usize,
     /// How long a query may take.
     pub timeout: Option<Duration>,
     /// The step of subqueries without one, in milliseconds, until
@@ -57,6 +63,7 @@ impl Default for EngineOptions {
             lookback_ms: 300_000,
             max_samples: 50_000_000,
             max_bytes: usize::MAX,
+            step_cache_bytes: 0,
             timeout: Some(Duration::from_secs(120)),
             default_subquery_step_ms: 60_000,
             delayed_name_removal: false,
@@ -76,6 +83,9 @@ pub struct QueryOptions {
     pub timeout: Option<Duration>,
     /// Whether the samples that each step looked at are counted.
     pub per_step: bool,
+    /// Whether all steps are evaluated, also those that are known: statistics
+    /// shall tell what the query costs.
+    pub fresh: bool,
     /// Stops the query from outside.
     pub cancel: CancelToken,
 }
@@ -119,6 +129,7 @@ pub struct Engine {
     /// Shared by clones: it follows the configuration.
     subquery_step_ms: Arc<AtomicI64>,
     pool: Arc<Pool>,
+    steps: Option<Arc<StepCache>>,
 }
 
 impl Default for Engine {
@@ -132,7 +143,15 @@ impl Engine {
     #[must_use]
     pub fn new(options: EngineOptions) -> Self {
         let subquery_step_ms = Arc::new(AtomicI64::new(options.default_subquery_step_ms));
-        Self { options, subquery_step_ms, pool: Arc::default() }
+        let bytes = options.step_cache_bytes;
+        let steps = (bytes > 0).then(|| Arc::new(StepCache::new(bytes)));
+        Self { options, subquery_step_ms, pool: Arc::default(), steps }
+    }
+
+    /// What the cache of steps did so far. Takes a short lock.
+    #[must_use]
+    pub fn step_cache_stats(&self) -> StepCacheStats {
+        self.steps.as_ref().map(|steps| steps.stats()).unwrap_or_default()
     }
 
     /// From now on, subqueries without a step have this one, in milliseconds;
@@ -271,7 +290,8 @@ impl Engine {
         let value = if query.step_ms == 0 {
             self.instant_value(&mut eval, &plan, frame)?
         } else {
-            QueryValue::Matrix(self.matrix(&mut eval, &plan, frame)?)
+            let reuse = self.reuse(query, &plan, lookback_ms, options);
+            QueryValue::Matrix(self.matrix(&mut eval, &plan, frame, reuse)?)
         };
         let (warnings, infos) = eval.notes.texts(query.text);
         let stats = QueryStats {
@@ -323,24 +343,97 @@ impl Engine {
         eval: &mut Eval<'_>,
         plan: &Plan,
         frame: Frame,
+        reuse: Option<Reuse<'_>>,
     ) -> Result<Vec<MatrixSeries>, QueryError> {
         if frame.count == 0 {
             return Ok(Vec::new());
         }
-        let batch = if plan.kind == ValueType::Scalar {
+        let batch = match reuse {
+            Some(reuse) => self.continued(eval, plan, frame, reuse)?,
+            None => self.sorted(eval, plan, frame)?,
+        };
+        // Beside the lanes: samples with their times, and their text.
+        let samples: usize = batch.iter().map(|s| s.floats.len()).sum();
+        eval.budget.check_size(0, samples.saturating_mul(ANSWER_BYTES))?;
+        Ok(batch.into_iter().filter_map(|series| matrix_series(series, frame)).collect())
+    }
+
+    /// The series of the answer, sorted by labels.
+    fn sorted(&self, eval: &mut Eval<'_>, plan: &Plan, frame: Frame) -> Result<Batch, QueryError> {
+        let batch = if frame.count == 0 {
+            Batch::new()
+        } else if plan.kind == ValueType::Scalar {
             let floats = eval.scalar(&plan.root, frame)?.into_lane(frame.count);
             vec![Series { floats, ..Series::default() }]
         } else {
             eval.eval(&plan.root, frame)?
         };
         let mut batch = self.finished(batch, frame)?;
-        // Beside the lanes: samples with their times, and their text.
-        let samples: usize = batch.iter().map(|s| s.floats.len()).sum();
-        eval.budget.check_size(0, samples.saturating_mul(ANSWER_BYTES))?;
         if !batch.is_sorted_by(|a, b| a.labels <= b.labels) {
             batch.sort_by(|a, b| a.labels.cmp(&b.labels));
         }
-        Ok(batch.into_iter().filter_map(|series| matrix_series(series, frame)).collect())
+        Ok(batch)
+    }
+
+    /// What is needed to use steps again, if the query qualifies.
+    fn reuse(
+        &self,
+        query: &Query<'_>,
+        plan: &Plan,
+        lookback_ms: i64,
+        options: &QueryOptions,
+    ) -> Option<Reuse<'_>> {
+        let cache = self.steps.as_deref().filter(|_| !options.fresh && !options.per_step)?;
+        let reach = plan::reach(plan, lookback_ms)?;
+        let key = Key {
+            text: query.text.to_owned(),
+            step_ms: query.step_ms,
+            phase_ms: query.frame.start_ms.rem_euclid(query.step_ms),
+            lookback_ms,
+            subquery_step_ms: self.subquery_step_ms.load(Ordering::Relaxed),
+        };
+        Some(Reuse { cache, key, reach })
+    }
+
+    /// As [`Self::sorted`], with the first steps from the cache, as far as they
+    /// are known and still true.
+    fn continued(
+        &self,
+        eval: &mut Eval<'_>,
+        plan: &Plan,
+        frame: Frame,
+        Reuse { cache, key, reach }: Reuse<'_>,
+    ) -> Result<Batch, QueryError> {
+        let (kept, was_asked) = cache.get(&key);
+        if !was_asked {
+            return self.sorted(eval, plan, frame);
+        }
+        let querier = eval.querier()?;
+        let Some(version) = querier.version() else { return self.sorted(eval, plan, frame) };
+        let known = kept.and_then(|kept| {
+            let unchanged_ms = querier.unchanged_since(&kept.version)?;
+            let part = kept.usable(frame, reach, &unchanged_ms);
+            (!part.is_empty()).then_some((kept, part))
+        });
+        let mut used = known.as_ref().map_or(0, |(_, part)| part.len());
+        let mut batch = self.sorted(eval, plan, frame.after(used))?;
+        let mut is_clean = !eval.steps_are_linked && eval.notes.is_empty();
+        if used > 0 && !is_clean {
+            eval.notes = Notes::default();
+            used = 0;
+            batch = self.sorted(eval, plan, frame)?;
+            is_clean = false;
+        } else if let Some((kept, part)) = known {
+            batch = kept.continued(part, batch, frame);
+            for series in &batch {
+                eval.hold(series)?;
+            }
+        }
+        cache.count(used, frame.count - used);
+        if is_clean && batch.iter().all(|s| s.histograms.is_empty()) {
+            cache.put(key, Steps::of(version, frame, &batch));
+        }
+        Ok(batch)
     }
 
     /// Drops names whose removal was delayed.
@@ -363,6 +456,13 @@ struct Query<'q> {
     end_ms: i64,
     /// 0 for instant queries.
     step_ms: i64,
+}
+
+/// What using steps again takes.
+struct Reuse<'c> {
+    cache: &'c StepCache,
+    key: Key,
+    reach: Reach,
 }
 
 fn matrix_series(series: Series, frame: Frame) -> Option<MatrixSeries> {

@@ -47,4 +47,5 @@ mod plan;
 pub mod print;
 pub mod promqltest;
 pub mod quote;
+mod steps;
 pub mod value;

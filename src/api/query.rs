@@ -151,6 +151,7 @@ fn query_options(api: &Api, params: &Params) -> Result<QueryOptions, ApiError> {
         lookback_ms: params.duration_ms("lookback_delta")?,
         per_step: api.options.features.per_step_stats && params.get("stats") == Some("all"),
         timeout: Some(timeout),
+        fresh: params.get("stats").is_some(),
         ..QueryOptions::default()
     })
 }

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use narthex_query::engine::{Engine, StepCacheStats};
 use narthex_storage::db::{Db, DbStats};
 
 use crate::api::PROMETHEUS_VERSION;
@@ -191,6 +192,43 @@ const BY_TYPE: &[ByType] = &[
         |s| [s.out_of_order_samples, 0],
     ),
 ];
+
+type StepFigure = (&'static str, &'static str, &'static str, fn(&StepCacheStats) -> f64);
+
+const STEP_FIGURES: &[StepFigure] = &[
+    (
+        "narthex_query_steps_reused_total",
+        "Steps of range queries that were known from before.",
+        "counter",
+        |s| float(s.used_steps),
+    ),
+    (
+        "narthex_query_steps_evaluated_total",
+        "Steps that were evaluated, of range queries that are asked again.",
+        "counter",
+        |s| float(s.evaluated_steps),
+    ),
+    (
+        "narthex_query_step_cache_evictions_total",
+        "Queries whose steps were dropped to make room.",
+        "counter",
+        |s| float(s.evictions),
+    ),
+    ("narthex_query_step_cache_queries", "Queries whose steps are kept.", "gauge", |s| {
+        float(s.entries as u64)
+    }),
+    ("narthex_query_step_cache_bytes", "Memory of steps that are kept.", "gauge", |s| {
+        float(s.bytes as u64)
+    }),
+];
+
+/// Registers what is known of steps that are used again.
+pub fn register_steps(registry: &Registry, engine: &Arc<Engine>) {
+    for (name, help, kind, figure) in STEP_FIGURES {
+        let engine = Arc::clone(engine);
+        registry.computed(name, help, kind, move || figure(&engine.step_cache_stats()));
+    }
+}
 
 /// Registers all of them, and `prometheus_build_info`.
 pub fn register(registry: &Registry, db: &Arc<Db>, options: &Options) {

@@ -138,6 +138,7 @@ async fn serve(options: Options, scraping: Handle) -> Result<(), StartError> {
     let queryable: Arc<dyn Queryable> = Arc::clone(&db) as _;
     let appendable: Arc<dyn Appendable> = Arc::clone(&db) as _;
     let engine = Arc::new(Engine::new(engine_options(&options)));
+    metrics::register_steps(&registry, &engine);
     let parse_options = parse_options(&options);
     let scrape = Arc::new(crate::scrape::Manager::new(
         Arc::clone(&appendable),
@@ -310,6 +311,7 @@ fn open_storage(options: &Options, config: &Config) -> Result<Db, StartError> {
         wal_sync_interval_ms: ms(options.storage.wal_sync_interval),
         future_limit_ms: FUTURE_LIMIT_MS,
         head_limit_bytes: memory_limit_bytes(options) / 2,
+        cache_limit_bytes: (memory_limit_bytes(options) / 8).min(MAX_CACHE_BYTES),
         max_exemplars: config
             .storage
             .max_exemplars
@@ -343,7 +345,12 @@ fn open_storage(options: &Options, config: &Config) -> Result<Db, StartError> {
     Ok(db)
 }
 
-/// The memory budget. The head has half of it, queries a quarter.
+/// Caches are no larger, however much memory there is.
+const MAX_CACHE_BYTES: usize = 128 << 20;
+const MAX_STEP_CACHE_BYTES: usize = 64 << 20;
+
+/// The memory budget. The head has half of it, queries a quarter, what is kept
+/// of the days an eighth, and steps of queries a 64th.
 fn memory_limit_bytes(options: &Options) -> usize {
     const MIN_BYTES: u64 = 64 << 20;
     let limit = options.memory_limit_bytes.unwrap_or_else(|| available_memory() / 10 * 8);
@@ -379,6 +386,7 @@ fn engine_options(options: &Options) -> EngineOptions {
         lookback_ms: i64::try_from(options.query.lookback_delta.as_millis()).unwrap_or(300_000),
         max_samples: options.query.max_samples as u64,
         max_bytes: memory_limit_bytes(options) / 4,
+        step_cache_bytes: (memory_limit_bytes(options) / 64).min(MAX_STEP_CACHE_BYTES),
         timeout: Some(options.query.timeout),
         delayed_name_removal: options.features.delayed_name_removal,
         type_and_unit_labels: options.features.type_and_unit_labels,

@@ -49,7 +49,7 @@ fn float_function(name: &str) -> Option<fn(f64) -> f64> {
 }
 
 /// Whether a function works on elements and drops the metric name.
-pub(super) fn drops_name(function: &str) -> bool {
+pub(crate) fn drops_name(function: &str) -> bool {
     float_function(function).is_some()
         || matches!(
             function,

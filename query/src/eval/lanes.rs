@@ -56,6 +56,11 @@ impl Frame {
         self.start_ms.saturating_add(self.step_ms.saturating_mul(step as i64))
     }
 
+    /// The steps behind the first `count`.
+    pub(crate) fn after(&self, count: usize) -> Self {
+        Self { start_ms: self.time(count), count: self.count.saturating_sub(count), ..*self }
+    }
+
     /// The time of the last step.
     pub(crate) fn end_ms(&self) -> i64 {
         self.time(self.count.saturating_sub(1))

@@ -48,6 +48,7 @@ mod subquery;
 mod time;
 mod windows;
 
+pub(crate) use element::drops_name;
 pub use error::QueryError;
 
 use lanes::{Batch, Frame, Series};
@@ -104,6 +105,10 @@ pub(crate) struct Eval<'a> {
     selections: HashMap<String, Arc<Selection>>,
     shared: HashMap<(usize, Frame), Arc<Kept>>,
     pub(crate) scratch: select::Scratch,
+    /// Whether what was read makes steps depend on one another: histograms
+    /// carry hints from sample to sample, and labels for type and unit may
+    /// fall away with the name.
+    pub(crate) steps_are_linked: bool,
 }
 
 impl Selection {
@@ -132,6 +137,7 @@ impl<'a> Eval<'a> {
             selections: HashMap::new(),
             shared: HashMap::new(),
             scratch: select::Scratch::default(),
+            steps_are_linked: false,
         }
     }
 
@@ -296,6 +302,7 @@ impl<'a> Eval<'a> {
                 && m.name == narthex_storage::labels::METRIC_NAME
         });
         let may_collide = set.is_typed || !named;
+        self.steps_are_linked |= set.is_typed;
         let selection = Arc::new(Selection { set, may_collide });
         self.selections.insert(key, Arc::clone(&selection));
         Ok(selection)
@@ -316,9 +323,7 @@ impl<'a> Eval<'a> {
             Node::Call(c) => !element::drops_name(c.function),
             Node::Binary(b) => !(b.has_scalar_side() && arith::changes_schema(b.op)),
             Node::Aggregate(a) => {
-                a.grouping.labels.iter().any(|l| lanes::RESERVED.contains(&l.as_str()))
-                    || a.grouping.without
-                    || !a.op.is_plain()
+                has_reserved(&a.grouping.labels) || a.grouping.without || !a.op.is_plain()
             }
             node => !node.is_scalar(),
         })
@@ -392,6 +397,11 @@ impl Budget {
         let grown = self.lease.grow(held, limit);
         grown.map_err(|over| QueryError::TooManyBytes { held, over, limit })
     }
+}
+
+/// Whether one of the labels goes with the metric name.
+pub(crate) fn has_reserved(labels: &[String]) -> bool {
+    labels.iter().any(|l| lanes::RESERVED.contains(&l.as_str()))
 }
 
 /// How many samples the series has at a step.

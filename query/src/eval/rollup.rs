@@ -222,6 +222,7 @@ impl Eval<'_> {
             if column.is_empty() {
                 continue;
             }
+            self.steps_are_linked |= !column.histograms.is_empty();
             strip(selector, &mut column);
             self.budget.check_size(column.len() as u64, 0)?;
             series.floats.clear();

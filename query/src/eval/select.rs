@@ -92,6 +92,7 @@ impl Eval<'_> {
             if column.is_empty() {
                 continue;
             }
+            self.steps_are_linked |= !column.histograms.is_empty();
             strip(selector, &mut column);
             if take == Take::Millis && !column.histograms.is_empty() {
                 return Err(QueryError::Execution(format!(

@@ -55,10 +55,15 @@ const TIME_DEPENDENT: [&str; 11] = [
 /// [`QueryError::Invalid`] if a duration expression has no sensible value.
 pub(crate) fn lower(expr: &Expr, context: &Context) -> Result<Plan, QueryError> {
     let kind = value_type(expr);
-    let lowered = Lowering { context, stats: Cell::new(0), whole: Cell::new(0) }.node(expr, 0)?;
-    let mut root = lowered.wrapped();
+    let lowering = Lowering {
+        context,
+        stats: Cell::new(0),
+        whole: Cell::new(0),
+        looks_at_range: Cell::new(false),
+    };
+    let mut root = lowering.node(expr, 0)?.wrapped();
     share::share(&mut root);
-    Ok(Plan { root, kind })
+    Ok(Plan { root, kind, looks_at_range: lowering.looks_at_range.get() })
 }
 
 fn value_type(expr: &Expr) -> ValueType {
@@ -89,6 +94,8 @@ struct Lowering<'a> {
     stats: Cell<usize>,
     /// How many nodes above need whole histograms nevertheless.
     whole: Cell<usize>,
+    /// Whether a value was taken from the query's range.
+    looks_at_range: Cell<bool>,
 }
 
 /// Counts something above for as long as it lives.
@@ -157,6 +164,7 @@ impl Lowering<'_> {
     }
 
     fn at(&self, at: AtModifier) -> i64 {
+        self.looks_at_range.set(true);
         match at {
             AtModifier::At(time_ms) => time_ms,
             AtModifier::Start => self.context.start_ms,
@@ -203,6 +211,9 @@ impl Lowering<'_> {
         #[allow(clippy::cast_precision_loss, reason = "times are below 2^53 ms")]
         let seconds = |ms: i64| ms as f64 / 1000.0;
         let Context { start_ms, end_ms, step_ms, .. } = *self.context;
+        if matches!(call.function, "start" | "end" | "range" | "step") {
+            self.looks_at_range.set(true);
+        }
         match call.function {
             "start" => return Ok(Lowered::constant(Node::Number(seconds(start_ms)))),
             "end" => return Ok(Lowered::constant(Node::Number(seconds(end_ms)))),
@@ -397,7 +408,10 @@ impl Lowering<'_> {
         Ok(match node {
             DurationNode::Number(literal, _) => literal.value,
             DurationNode::Step => seconds(self.context.step_ms),
-            DurationNode::Range => seconds(self.context.end_ms - self.context.start_ms),
+            DurationNode::Range => {
+                self.looks_at_range.set(true);
+                seconds(self.context.end_ms - self.context.start_ms)
+            }
             DurationNode::Unary(UnaryOp::Plus, x) | DurationNode::Paren(x) => {
                 self.duration_node(x, depth)?
             }

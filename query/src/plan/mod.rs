@@ -12,10 +12,12 @@ use narthex_storage::labels::Matcher;
 
 use crate::ast::{AggregateOp, BinaryOp, Extension, Grouping, Span, ValueType, VectorMatching};
 
+mod local;
 mod lower;
 mod range;
 mod share;
 
+pub(crate) use local::reach;
 pub(crate) use lower::{Context, lower};
 pub(crate) use range::{selector_range, time_range};
 
@@ -173,4 +175,6 @@ pub(crate) struct Binary {
 pub(crate) struct Plan {
     pub(crate) root: Node,
     pub(crate) kind: ValueType,
+    /// Whether the query's range was looked at: `start()`, `@ end()`, `step()`.
+    pub(crate) looks_at_range: bool,
 }
