@@ -16,6 +16,8 @@ use super::ClientError;
 const HEAD_LIMIT_BYTES: usize = 256 << 10;
 /// Most header lines of an answer.
 const HEADER_LIMIT: usize = 100;
+/// Bytes asked from the socket for a head: what comes behind it is copied.
+const HEAD_READ_BYTES: usize = 4 << 10;
 /// Bytes asked from the socket at once where the length is not known.
 const READ_BYTES: usize = 32 << 10;
 /// Longest line that announces a chunk or is a trailer.
@@ -107,7 +109,7 @@ impl Connection {
                 return Err(ClientError::Protocol("header is too large"));
             }
             let first = self.buffer.is_empty();
-            match self.fill().await {
+            match self.fill(HEAD_READ_BYTES).await {
                 Ok(0) if first => return Err(aborted()),
                 Ok(0) => return Err(unexpected_end()),
                 Ok(_) => {}
@@ -117,7 +119,7 @@ impl Connection {
         }
     }
 
-    async fn fill(&mut self) -> std::io::Result<usize> {
+    async fn fill(&mut self, bytes: usize) -> std::io::Result<usize> {
         if self.position == self.buffer.len() {
             self.buffer.clear();
             self.position = 0;
@@ -125,7 +127,7 @@ impl Connection {
             self.buffer.drain(..self.position);
             self.position = 0;
         }
-        self.buffer.reserve(READ_BYTES);
+        self.buffer.reserve(bytes);
         self.io.read_buf(&mut self.buffer).await
     }
 
@@ -191,7 +193,7 @@ impl Connection {
                 Framing::Chunk(0) => *framing = Framing::ChunkSize { after_data: true },
                 Framing::Chunk(left) => {
                     // Through the buffer: chunks are small, and a read each would cost a call each.
-                    if self.position == self.buffer.len() && self.fill().await? == 0 {
+                    if self.position == self.buffer.len() && self.fill(READ_BYTES).await? == 0 {
                         return Err(unexpected_end());
                     }
                     let n = self.take_buffered(left, out);
@@ -253,7 +255,7 @@ impl Connection {
             if rest.len() > CHUNK_LINE_LIMIT_BYTES {
                 return Err(ClientError::Protocol("chunk header is too long"));
             }
-            if self.fill().await? == 0 {
+            if self.fill(READ_BYTES).await? == 0 {
                 return Err(unexpected_end());
             }
         }

@@ -24,6 +24,7 @@ pub(crate) mod testing;
 mod tests;
 mod tls;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -186,14 +187,16 @@ impl HttpClient {
         deadline: Instant,
     ) -> Result<Response, ClientError> {
         let first = origin(&request.url);
+        let mut to = first.clone();
         for _ in 0..=REDIRECT_LIMIT {
-            let trusted = origin(&request.url) == first;
-            let mut response = self.send_one(&request, trusted, deadline).await?;
+            let mut response = self.send_one(&request, &to, to == first, deadline).await?;
             if !self.0.follow_redirects || !is_redirect(response.status) {
                 return Ok(response);
             }
-            let Some(to) = response.headers.get(header::LOCATION) else { return Ok(response) };
-            let location = to
+            let Some(location) = response.headers.get(header::LOCATION) else {
+                return Ok(response);
+            };
+            let location = location
                 .to_str()
                 .ok()
                 .and_then(|l| request.url.join(l).ok())
@@ -204,7 +207,8 @@ impl HttpClient {
             // A short body is read so that the connection may be kept.
             let _ = response.read(16 << 10).await;
             redirect(&mut request, response.status, location);
-            if origin(&request.url) != first {
+            to = origin(&request.url);
+            if to != first {
                 for name in [header::AUTHORIZATION, header::COOKIE, header::WWW_AUTHENTICATE] {
                     request.headers.remove(name);
                 }
@@ -214,42 +218,48 @@ impl HttpClient {
         Err(ClientError::Redirect(format!("stopped after {REDIRECT_LIMIT} redirects")))
     }
 
-    /// `trusted`: the configuration's credentials and headers are for this host.
+    /// `to` is the origin of the URL; `trusted`: the configuration's
+    /// credentials and headers are for it.
     async fn send_one(
         &self,
         request: &Request,
+        to: &str,
         trusted: bool,
         deadline: Instant,
     ) -> Result<Response, ClientError> {
         let inner = &self.0;
-        let mut headers = request.headers.clone();
+        let mut headers = Cow::Borrowed(&request.headers);
         if trusted {
             if !headers.contains_key(header::AUTHORIZATION)
                 && let Some(value) = inner.auth.header().await?
             {
-                headers.insert(header::AUTHORIZATION, value);
+                headers.to_mut().insert(header::AUTHORIZATION, value);
             }
-            auth::add_headers(&inner.headers, &mut headers)?;
+            if !inner.headers.is_empty() {
+                auth::add_headers(&inner.headers, headers.to_mut())?;
+            }
         }
         if !headers.contains_key(header::AUTHORIZATION)
             && let Some(value) = connect::basic_of(&request.url)
             && let Ok(value) = HeaderValue::from_str(&value)
         {
-            headers.insert(header::AUTHORIZATION, value);
+            headers.to_mut().insert(header::AUTHORIZATION, value);
         }
-        headers.entry(header::USER_AGENT).or_insert_with(|| HeaderValue::from_static(USER_AGENT));
+        if !headers.contains_key(header::USER_AGENT) {
+            headers.to_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        }
 
         let url = &request.url;
         let to = match &request.socket {
-            Some(path) => format!("{} {}", origin(url), path.display()),
-            None => origin(url),
+            Some(path) => format!("{to} {}", path.display()),
+            None => to.to_owned(),
         };
         let (tls, generation) = match url.scheme() {
             "https" => inner.tls.current().map(|(tls, g)| (Some(tls), g))?,
             _ => (None, 0),
         };
         if let Some(sender) = inner.pool.http2(&to, generation) {
-            return over_http2(sender, request, headers, deadline).await;
+            return over_http2(sender, request, headers.into_owned(), deadline).await;
         }
         while let Some((connection, absolute_form)) = inner.pool.take(&to, generation) {
             let keep =
@@ -274,7 +284,7 @@ impl HttpClient {
                 }
             });
             inner.pool.put_http2(to, sender.clone(), generation);
-            return over_http2(sender, request, headers, deadline).await;
+            return over_http2(sender, request, headers.into_owned(), deadline).await;
         }
         let absolute_form = opened.absolute_form;
         let keep = Keep { client: Arc::clone(inner), to, absolute_form, generation };

@@ -2,9 +2,9 @@
 //!
 //! A page is mostly the page before with other numbers. The cache holds one
 //! [`Line`] of 16 bytes per line of the last good page, in the page's order:
-//! a keyed hash of the line's series text and what it stood for. A [`Walk`]
-//! compares each line of a new page with the line at the same position. The
-//! first one that differs starts a new order: from then on lines are also
+//! length and keyed hash of the line's series text, and what it stood for. A
+//! [`Walk`] compares each line of a new page with the line at the same
+//! position. The first one that differs starts a new order: from then on lines are also
 //! looked up by hash, and lines that are not found are new.
 //!
 //! Hashes are keyed with a number of this process and 64 bits wide; that two
@@ -15,6 +15,30 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use narthex_storage::read::SeriesRef;
 
+/// The text that identifies a line: that of its series, or a whole comment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LineText {
+    /// Keyed.
+    pub hash: u64,
+    /// Bytes from the start of the line on; 0 if it does not stand there, or
+    /// is longer than this can say.
+    pub len: u16,
+}
+
+impl LineText {
+    /// A text at the start of its line.
+    #[must_use]
+    pub fn new(hash: u64, len: usize) -> Self {
+        Self { hash, len: u16::try_from(len).unwrap_or(0) }
+    }
+
+    /// A text of which only the hash is known.
+    #[must_use]
+    pub const fn hashed(hash: u64) -> Self {
+        Self { hash, len: 0 }
+    }
+}
+
 /// What a line of the last page was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Line {
@@ -24,20 +48,28 @@ pub struct Line {
     pub series: SeriesRef,
     /// See the constants of [`Line`]; 0 is a series that goes stale when it
     /// is missing, the common case.
-    pub flags: u32,
+    pub flags: u16,
+    /// [`LineText::len`]
+    pub len: u16,
 }
 
 impl Line {
     /// Dropped by metric relabeling.
-    pub const DROPPED: u32 = 1;
+    pub const DROPPED: u16 = 1;
     /// A comment.
-    pub const COMMENT: u32 = 2;
+    pub const COMMENT: u16 = 2;
     /// A second sample of a series of the same page.
-    pub const DUPLICATE: u32 = 4;
+    pub const DUPLICATE: u16 = 4;
     /// Has an exposed timestamp, so it does not go stale.
-    pub const UNTRACKED: u32 = 8;
+    pub const UNTRACKED: u16 = 8;
     /// Seen again in the page that is being walked.
-    const TAKEN: u32 = 16;
+    const TAKEN: u16 = 16;
+
+    /// A line with this text.
+    #[must_use]
+    pub const fn new(text: LineText, series: SeriesRef, flags: u16) -> Self {
+        Self { hash: text.hash, series, flags, len: text.len }
+    }
 }
 
 /// The lines of the last good page of one target.
@@ -139,8 +171,25 @@ impl Walk<'_> {
         self.cache.live
     }
 
+    /// The line at the same position of the last page, if the order is still
+    /// the old one.
+    #[inline]
+    #[must_use]
+    pub fn expected(&self) -> Option<Line> {
+        if self.changed.is_some() {
+            return None;
+        }
+        self.cache.lines.get(self.cursor).copied()
+    }
+
+    /// The line that was expected is there.
+    #[inline]
+    pub const fn advance(&mut self) {
+        self.cursor += 1;
+    }
+
     /// The line at the same position of the last page, if it has this hash
-    /// and the order is still the old one. The hot path: one comparison.
+    /// and the order is still the old one.
     #[inline]
     pub fn step(&mut self, hash: u64) -> Option<&mut Line> {
         let line = self.cache.lines.get_mut(self.cursor)?;
@@ -239,7 +288,7 @@ impl Walk<'_> {
 
     /// Changes the flags of the line that was walked last, in a new order: a
     /// page that fails must not have changed the old one.
-    pub fn flag_last(&mut self, set: u32, clear: u32) {
+    pub fn flag_last(&mut self, set: u16, clear: u16) {
         if self.changed.is_none() {
             self.change();
         }
@@ -372,7 +421,7 @@ mod tests {
                 Found::Again(_) => again.push(hash),
                 Found::Nothing => {
                     let series = SeriesRef(u32::try_from(hash).expect("small"));
-                    walk.insert(Line { hash, series, flags: 0 });
+                    walk.insert(Line::new(LineText::hashed(hash), series, 0));
                     new.push(hash);
                 }
             }

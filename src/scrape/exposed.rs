@@ -11,7 +11,7 @@ use narthex_storage::labels::{Labels, LabelsBuilder, METRIC_NAME};
 use narthex_storage::sample::{Exemplar, Metadata, MetricKind};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::cache::Found;
+use super::cache::{Found, LineText};
 use super::family::{has_created, start_key, starts_of, suffix_of};
 use super::labels::LabelError;
 use super::metadata::{Interner, TargetMetadata, collect};
@@ -403,7 +403,7 @@ impl Sink<'_, '_> {
         let series = match (found, value) {
             (Found::Nothing, value) => self
                 .intake
-                .new_series(hash, labels, &empty, value, timestamp_ms)
+                .new_series(LineText::hashed(hash), labels, &empty, value, timestamp_ms)
                 .map_err(|e| match e {
                     LabelError::Limit(m) => PageError::LabelLimit(m),
                     LabelError::Invalid(m) => PageError::Exposed(m),

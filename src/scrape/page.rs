@@ -1,8 +1,8 @@
 //! How does a page become rows? One pass over its lines, with the cache of
 //! its target beside it.
 //!
-//! A known line costs a search for its end, a hash of its series text and the
-//! parsing of its number; that is what dominates, and `benches/scanner.rs`
+//! A known line costs a hash of its series text, whose length is known, and
+//! the parsing of its number; that is what dominates, and `benches/scanner.rs`
 //! guards it. Everything else (new series, comments, odd spelling, exposed
 //! timestamps, errors) goes through the exact parsers of [`super::scanner`].
 //!
@@ -18,7 +18,7 @@ use narthex_storage::read::SeriesRef;
 use narthex_storage::sample::{Exemplar, MetricKind};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::cache::{Cache, Found, Line, Walk, WalkBuffers};
+use super::cache::{Cache, Found, Line, LineText, Walk, WalkBuffers};
 use super::labels::{LabelError, LabelRules, Resolved};
 use super::scanner::{
     Entry, ParseError, RawLabels, RawSample, float::parse_float, openmetrics, text,
@@ -412,7 +412,7 @@ impl Intake<'_> {
     /// Notes something that belongs to the page, but is no sample.
     pub(super) fn mark(&mut self, hash: u64) {
         if self.walk.step(hash).is_none() && self.walk.search(hash) == Found::Nothing {
-            self.walk.insert(Line { hash, series: NO_TYPE, flags: Line::COMMENT });
+            self.walk.insert(Line::new(LineText::hashed(hash), NO_TYPE, Line::COMMENT));
         }
     }
 
@@ -429,56 +429,72 @@ impl Intake<'_> {
         let key = self.rules.hash_key;
         let mut at = 0;
         loop {
-            let length = memchr::memchr(b'\n', &page[at..]).unwrap_or(page.len() - at);
-            let line = &page[at..at + length];
-            let end = D::series_end(line);
-            let hash = xxh3_64_with_seed(&line[..end], key);
-            let known = self.walk.step(hash).copied();
-            let is_taken = match known {
-                Some(known) if known.flags == 0 => {
-                    let (number, exemplar) = D::split_exemplar(&line[end..]);
-                    match D::number(number) {
-                        Some((value, None)) if self.has_exemplar(hash, exemplar) => {
-                            self.counts.scraped += 1;
-                            self.counts.kept += 1;
-                            self.rows.series.push(known.series);
-                            self.rows.values.push(value);
-                            true
-                        }
-                        _ => false,
-                    }
-                }
-                // Two lines of five are comments.
-                Some(known) if known.flags & Line::COMMENT != 0 && !D::is_special(line) => {
-                    self.comment(known);
-                    true
-                }
-                _ => false,
-            };
-            if is_taken {
-                at += length + 1;
-                // The last line of OpenMetrics is a comment, that of text is empty.
-                if at < page.len() {
-                    continue;
-                }
-                at = page.len();
+            while let Some(line) = self.walk.expected()
+                && let Some(next) = self.expected::<D>(page, at, line, key)
+            {
+                self.walk.advance();
+                at = next;
             }
-            match self.odd::<D>(page, at, raw, known.filter(|_| at < page.len()))? {
+            match self.odd::<D>(page, at, raw)? {
                 Some(next) => at = next,
                 None => return Ok(()),
             }
         }
     }
 
-    /// Any line but a plain sample of a known series at its position. Gives
-    /// the start of the next entry, `None` at the end of the page.
+    /// Takes the line that was here on the last page, if it is a comment or a
+    /// plain sample, and gives the start of the next.
+    #[inline]
+    fn expected<D: Dialect>(
+        &mut self,
+        page: &[u8],
+        at: usize,
+        known: Line,
+        key: u64,
+    ) -> Option<usize> {
+        let end = at + usize::from(known.len);
+        let is_sample = known.flags & !Line::DROPPED == 0;
+        // A text that goes on behind its end is another one.
+        let ends_with = if is_sample { b' ' } else { b'\n' };
+        if known.len == 0 || page.get(end) != Some(&ends_with) {
+            return None;
+        }
+        let text = &page[at..end];
+        if xxh3_64_with_seed(text, key) != known.hash {
+            return None;
+        }
+        if is_sample {
+            let rest = &page[end..];
+            let rest = &rest[..memchr::memchr(b'\n', rest)?];
+            let (number, exemplar) = D::split_exemplar(rest);
+            let (value, None) = D::number(number)? else { return None };
+            if known.flags == 0 {
+                if !self.has_exemplar(known.hash, exemplar) {
+                    return None;
+                }
+                self.counts.kept += 1;
+                self.rows.series.push(known.series);
+                self.rows.values.push(value);
+            }
+            self.counts.scraped += 1;
+            return Some(end + rest.len() + 1);
+        }
+        // Two lines of five are comments.
+        if known.flags != Line::COMMENT || D::is_special(text) {
+            return None;
+        }
+        self.comment(known);
+        Some(end + 1)
+    }
+
+    /// Any line but those. Gives the start of the next entry, `None` at the
+    /// end of the page.
     #[cold]
     fn odd<D: Dialect>(
         &mut self,
         page: &[u8],
         at: usize,
         raw: &mut RawLabels,
-        stepped: Option<Line>,
     ) -> Result<Option<usize>, PageError> {
         let length = memchr::memchr(b'\n', &page[at..]).unwrap_or(page.len() - at);
         let line = &page[at..at + length];
@@ -490,11 +506,7 @@ impl Intake<'_> {
         }
         let mut found = Found::Nothing;
         if !D::is_special(line) && !line.is_empty() {
-            found = match stepped {
-                Some(line) if line.flags & Line::DUPLICATE != 0 => Found::Again(line),
-                Some(line) => Found::Known(line),
-                None => self.walk.search(hash),
-            };
+            found = self.look_up(hash);
         }
         match found {
             Found::Known(known) if known.flags & Line::COMMENT != 0 => {
@@ -515,10 +527,10 @@ impl Intake<'_> {
             Entry::Type(_, kind) => {
                 self.kind = kind;
                 let series = SeriesRef(type_code(kind));
-                self.walk.insert(Line { hash, series, flags: Line::COMMENT });
+                self.walk.insert(Line::new(LineText::new(hash, end), series, Line::COMMENT));
             }
             Entry::Help(..) | Entry::Unit(..) | Entry::Comment => {
-                self.walk.insert(Line { hash, series: NO_TYPE, flags: Line::COMMENT });
+                self.walk.insert(Line::new(LineText::new(hash, end), NO_TYPE, Line::COMMENT));
             }
             Entry::Sample(sample) => {
                 let rest = &page[sample.series.end..next];
@@ -556,9 +568,11 @@ impl Intake<'_> {
                     return Err(fail(message));
                 }
                 let empty = raw.empty_names(page);
+                let starts_line = sample.series.start == at;
+                let text = LineText::new(hash, if starts_line { sample.series.len() } else { 0 });
                 let series = self
                     .new_series(
-                        hash,
+                        text,
                         labels,
                         &empty,
                         Value::Float(sample.value),
@@ -681,7 +695,7 @@ impl Intake<'_> {
 
     pub(super) fn new_series(
         &mut self,
-        hash: u64,
+        text: LineText,
         labels: LabelsBuilder,
         empty: &[String],
         value: Value,
@@ -691,14 +705,14 @@ impl Intake<'_> {
         let labels = match self.rules.labels.resolve(labels, empty)? {
             Resolved::Series(labels) => labels,
             Resolved::Dropped => {
-                self.walk.insert(Line { hash, series: NO_TYPE, flags: Line::DROPPED });
+                self.walk.insert(Line::new(text, NO_TYPE, Line::DROPPED));
                 return Ok(None);
             }
         };
         self.counts.kept += 1;
-        let is_new = self.walk.is_new(hash);
+        let is_new = self.walk.is_new(text.hash);
         if self.over_limit() {
-            self.walk.note_failed(hash);
+            self.walk.note_failed(text.hash);
             return Ok(None);
         }
         let series = match self.appender.series(&labels) {
@@ -712,7 +726,7 @@ impl Intake<'_> {
         let timestamp_ms = timestamp_ms.filter(|_| self.rules.honor_timestamps);
         let untracked = timestamp_ms.is_some() && !self.rules.track_timestamps_staleness;
         let flags = if untracked { Line::UNTRACKED } else { 0 };
-        self.walk.insert(Line { hash, series, flags });
+        self.walk.insert(Line::new(text, series, flags));
         let taken = self.push(series, value, timestamp_ms);
         if taken && is_new && !self.limited {
             self.counts.added += 1;

@@ -57,9 +57,9 @@ impl Loop {
     /// Runs until stopped; then writes the markers of a target that is gone.
     pub(super) async fn run(self) {
         let interval = self.target.spec.interval;
-        let first = offset(self.offset_hash, now_ns(), interval);
+        let first = Instant::now() + offset(self.offset_hash, now_ns(), interval);
         tokio::select! {
-            () = tokio::time::sleep(first) => {}
+            () = tokio::time::sleep_until(first) => {}
             () = self.control.stop.cancelled() => return,
         }
         // A loop that is replaced lets go of the memory when its scrape is over.
@@ -67,7 +67,8 @@ impl Loop {
             memory = Arc::clone(&self.memory).lock_owned() => memory,
             () = self.control.stop.cancelled() => return,
         };
-        let mut ticker = tokio::time::interval(interval);
+        // Not from now: loops that wake together go on waking together.
+        let mut ticker = tokio::time::interval_at(first, interval);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
         ticker.tick().await;
         let mut schedule = Schedule::new(now_ns(), interval);

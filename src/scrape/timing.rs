@@ -5,13 +5,20 @@ use std::time::Duration;
 /// Timestamps are moved to the schedule over at most this distance.
 const TOLERANCE: Duration = Duration::from_millis(2);
 
+/// Scrapes begin at multiples of this: however many targets there are, the
+/// process wakes so often at most, and does for several at once what would
+/// find all caches cold for each.
+const GRID_NS: u128 = 1_000_000_000 / 32;
+
 /// The time from `now_ns` (since the epoch) to the first scrape of a target:
 /// a target is scraped whenever the time modulo the interval is its `hash`
-/// modulo the interval. Stable across restarts, evenly spread.
+/// modulo the interval, on a grid of 1/32 s, or of 1/32 of an interval below a
+/// second. Stable across restarts, evenly spread.
 #[must_use]
 pub fn offset(hash: u64, now_ns: u128, interval: Duration) -> Duration {
     let interval_ns = interval.as_nanos().max(1);
     let due = u128::from(hash) % interval_ns;
+    let due = due - due % GRID_NS.min(interval_ns / 32).max(1);
     let wait = (due + interval_ns - now_ns % interval_ns) % interval_ns;
     Duration::from_nanos(u64::try_from(wait).unwrap_or(0))
 }
@@ -79,7 +86,9 @@ mod tests {
             let wait = offset(hash, now.into(), interval);
             prop_assert!(wait < interval);
             let due = (u128::from(now) + wait.as_nanos()) % interval.as_nanos();
-            prop_assert_eq!(due, u128::from(hash) % interval.as_nanos());
+            let exact = u128::from(hash) % interval.as_nanos();
+            prop_assert!(due <= exact && exact - due < GRID_NS.min(interval.as_nanos() / 32));
+            prop_assert_eq!(due % GRID_NS.min(interval.as_nanos() / 32), 0);
         }
     }
 }
