@@ -172,14 +172,14 @@ impl TokenSource {
                 url::form_urlencoded::byte_serialize(s.as_bytes()).collect()
             };
             let value = sensitive(&basic_header(&encode(&self.config.client_id), &encode(secret)))?;
-            request.headers.insert(header::AUTHORIZATION, value);
+            request.set_header(header::AUTHORIZATION, value);
         } else {
             form.append_pair("client_id", &self.config.client_id);
             if !secret.is_empty() {
                 form.append_pair("client_secret", secret);
             }
         }
-        request.headers.insert(
+        request.set_header(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/x-www-form-urlencoded"),
         );

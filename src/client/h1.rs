@@ -33,6 +33,8 @@ pub(super) struct Connection {
     /// Read ahead; `position..` is not yet used.
     buffer: Vec<u8>,
     position: usize,
+    /// The other side sent more than its answer.
+    is_spoiled: bool,
 }
 
 /// The head of an answer.
@@ -64,17 +66,18 @@ pub(super) enum Framing {
 
 impl Connection {
     pub(super) fn new(io: Box<dyn Io>) -> Self {
-        Self { io, buffer: Vec::new(), position: 0 }
+        Self { io, buffer: Vec::new(), position: 0, is_spoiled: false }
     }
 
     /// Whether the other side has neither closed nor sent anything since the
     /// last exchange. Does not wait.
     pub(super) fn is_idle(&mut self) -> bool {
-        self.position == self.buffer.len() && self.io.read(&mut [0]).now_or_never().is_none()
+        !self.is_spoiled && self.io.read(&mut [0]).now_or_never().is_none()
     }
 
     /// Gives buffers back before the connection waits for its next use.
     pub(super) fn rest(&mut self) {
+        self.is_spoiled |= self.position != self.buffer.len();
         self.buffer = Vec::new();
         self.position = 0;
     }
@@ -175,7 +178,11 @@ impl Connection {
                 Framing::Length(0) => *framing = Framing::Done,
                 Framing::Length(left) => {
                     let n = self.read_data(left, out).await?;
-                    *framing = Framing::Length(left - n);
+                    if n > left {
+                        self.is_spoiled = true;
+                        out.pop();
+                    }
+                    *framing = Framing::Length(left - n.min(left));
                     return Ok(true);
                 }
                 Framing::UntilClose => {
@@ -231,11 +238,14 @@ impl Connection {
         n as u64
     }
 
+    /// Appends at most `most` bytes to `out`, or one more: if the other side
+    /// sent no more than it should, the socket is then known to be empty, and
+    /// looking whether it is idle costs no call.
     async fn read_data(&mut self, most: u64, out: &mut Vec<u8>) -> Result<u64, ClientError> {
         if self.position < self.buffer.len() {
             return Ok(self.take_buffered(most, out));
         }
-        let want = usize::try_from(most).unwrap_or(usize::MAX);
+        let want = usize::try_from(most).unwrap_or(usize::MAX).saturating_add(1);
         if out.capacity() == out.len() {
             out.reserve(want.min(8 * READ_BYTES));
         }

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::Instant;
@@ -65,16 +65,16 @@ struct Inner {
     pool: Pool,
 }
 
-/// One request.
+/// One request. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// GET, POST, ...
     pub method: Method,
     /// Scheme http or https; user and password in it become basic auth.
-    pub url: Url,
+    pub url: Arc<Url>,
     /// Further headers. `Host`, `Content-Length` and what the configuration
     /// says are added, `User-Agent` if it is not there.
-    pub headers: HeaderMap,
+    pub headers: Arc<HeaderMap>,
     /// Sent with its length.
     pub body: Bytes,
     /// From now to the last byte of the answer. Default 30 s.
@@ -88,8 +88,13 @@ impl Request {
     /// A request without body and headers.
     #[must_use]
     pub fn new(method: Method, url: Url) -> Self {
-        let (headers, body) = (HeaderMap::new(), Bytes::new());
-        Self { method, url, headers, body, timeout: DEFAULT_TIMEOUT, socket: None }
+        let (headers, body) = (Arc::default(), Bytes::new());
+        Self { method, url: Arc::new(url), headers, body, timeout: DEFAULT_TIMEOUT, socket: None }
+    }
+
+    /// Adds a header, or replaces it.
+    pub fn set_header(&mut self, name: HeaderName, value: HeaderValue) {
+        Arc::make_mut(&mut self.headers).insert(name, value);
     }
 }
 
@@ -99,8 +104,6 @@ pub struct Response {
     pub status: StatusCode,
     /// As sent.
     pub headers: HeaderMap,
-    /// Where the answer came from, after redirects.
-    pub url: Url,
     deadline: Instant,
     body: Body,
 }
@@ -209,8 +212,9 @@ impl HttpClient {
             redirect(&mut request, response.status, location);
             to = origin(&request.url);
             if to != first {
+                let headers = Arc::make_mut(&mut request.headers);
                 for name in [header::AUTHORIZATION, header::COOKIE, header::WWW_AUTHENTICATE] {
-                    request.headers.remove(name);
+                    headers.remove(name);
                 }
                 request.socket = None;
             }
@@ -228,7 +232,7 @@ impl HttpClient {
         deadline: Instant,
     ) -> Result<Response, ClientError> {
         let inner = &self.0;
-        let mut headers = Cow::Borrowed(&request.headers);
+        let mut headers = Cow::Borrowed(&*request.headers);
         if trusted {
             if !headers.contains_key(header::AUTHORIZATION)
                 && let Some(value) = inner.auth.header().await?
@@ -315,10 +319,11 @@ fn redirect(request: &mut Request, status: StatusCode, location: Url) {
     if !keeps_method {
         request.method = Method::GET;
         request.body = Bytes::new();
-        request.headers.remove(header::CONTENT_TYPE);
-        request.headers.remove(header::CONTENT_ENCODING);
+        let headers = Arc::make_mut(&mut request.headers);
+        headers.remove(header::CONTENT_TYPE);
+        headers.remove(header::CONTENT_ENCODING);
     }
-    request.url = location;
+    request.url = Arc::new(location);
 }
 
 /// `/path?query`.
@@ -375,7 +380,6 @@ async fn over_http1(
     let mut response = Response {
         status: head.status,
         headers: head.headers,
-        url: url.clone(),
         deadline,
         body: Body::Http1 { connection, framing: head.framing, keep },
     };
@@ -402,13 +406,7 @@ async fn over_http2(
     *message.headers_mut() = headers;
     sender.ready().await.map_err(failed)?;
     let (head, body) = sender.send_request(message).await.map_err(failed)?.into_parts();
-    Ok(Response {
-        status: head.status,
-        headers: head.headers,
-        url: request.url.clone(),
-        deadline,
-        body: Body::Http2(body),
-    })
+    Ok(Response { status: head.status, headers: head.headers, deadline, body: Body::Http2(body) })
 }
 
 impl Response {

@@ -51,6 +51,32 @@ async fn connections_are_kept_and_reopened_when_the_server_closed_them() {
     }
 }
 
+#[tokio::test]
+async fn a_connection_with_more_than_the_answer_is_not_used_again() {
+    let server = serve(|_| {
+        bytes("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npageHTTP/1.1 408 Late\r\n\r\n")
+    })
+    .await;
+    let client = plain();
+    for _ in 0..3 {
+        assert_eq!(text(&client, server.url("/")).await.expect("answers"), "200 page");
+    }
+    assert_eq!(server.connections(), 3);
+    // The end of the answer comes with the next bytes in one read.
+    let server = serve(|_| {
+        let body = vec![b'x'; 100_000];
+        let mut answer = b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n".to_vec();
+        answer.extend_from_slice(&body);
+        Answer::Bytes(answer)
+    })
+    .await;
+    for _ in 0..3 {
+        let answer = text(&client, server.url("/")).await.expect("answers");
+        assert_eq!(answer.len(), "200 ".len() + 99_999);
+    }
+    assert_eq!(server.connections(), 3);
+}
+
 /// Sockets that stand behind the same URL are different servers, also when
 /// connections are kept.
 #[tokio::test]

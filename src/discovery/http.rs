@@ -72,7 +72,7 @@ async fn refresh(config: &HttpSdConfig, client: &HttpClient) -> Result<Vec<Targe
     let url = parse_url(&config.url).map_err(|e| e.to_string())?;
     let mut request = Request::new(Method::GET, url);
     request.timeout = config.refresh_interval;
-    request.headers = headers(config);
+    request.headers = headers(config).into();
     let mut response = client.send(request).await.map_err(|e| e.to_string())?;
     if response.status != StatusCode::OK {
         return Err(format!("server returned HTTP status {}", response.status));

@@ -181,7 +181,7 @@ impl Shared {
 /// A request with JSON.
 pub(super) fn post(url: Url, body: Vec<u8>, timeout: Duration) -> Request {
     let mut request = Request::new(Method::POST, url);
-    request.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    request.set_header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     request.body = Bytes::from(body);
     request.timeout = timeout;
     request

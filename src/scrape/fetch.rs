@@ -25,7 +25,7 @@ pub enum FetchError {
     #[error("Get \"{url}\": {source}")]
     Request {
         /// What was asked for.
-        url: Box<Url>,
+        url: Arc<Url>,
         /// Why it failed.
         #[source]
         source: ClientError,
@@ -70,10 +70,7 @@ impl Buffers {
 #[derive(Debug)]
 pub struct Fetcher {
     client: HttpClient,
-    url: Url,
-    socket: Option<Arc<Path>>,
-    headers: HeaderMap,
-    timeout: Duration,
+    request: Request,
     limit_bytes: u64,
 }
 
@@ -100,7 +97,11 @@ impl Fetcher {
         }
         let limit_bytes = if limit_bytes == 0 { PAGE_LIMIT_BYTES } else { limit_bytes };
         let limit_bytes = limit_bytes.min(PAGE_LIMIT_BYTES);
-        Self { client, url, socket, headers, timeout, limit_bytes }
+        let mut request = Request::new(Method::GET, url);
+        request.headers = headers.into();
+        request.timeout = timeout;
+        request.socket = socket;
+        Self { client, request, limit_bytes }
     }
 
     /// Writes the page to `page` and gives its content type.
@@ -109,15 +110,11 @@ impl Fetcher {
     ///
     /// [`FetchError`]; what is in `page` then has no meaning.
     pub async fn fetch(&self, page: &mut Vec<u8>, buffers: &Buffers) -> Result<String, FetchError> {
-        let mut request = Request::new(Method::GET, self.url.clone());
-        request.headers = self.headers.clone();
-        request.timeout = self.timeout;
-        request.socket = self.socket.clone();
         let mut response = self
             .client
-            .send(request)
+            .send(self.request.clone())
             .await
-            .map_err(|source| FetchError::Request { url: Box::new(self.url.clone()), source })?;
+            .map_err(|source| FetchError::Request { url: Arc::clone(&self.request.url), source })?;
         if response.status != http::StatusCode::OK {
             // Read a little, so that the connection may be used again.
             let _ = response.read_into(page, 64 << 10).await;

@@ -125,7 +125,7 @@ async fn send(
     url.set_path(&format!("{}{}", base.path().trim_end_matches('/'), parts.uri.path()));
     url.set_query(parts.uri.query());
     let request = Request {
-        headers: parts.headers,
+        headers: parts.headers.into(),
         body: body.collect().await?.to_bytes(),
         timeout: REQUEST_TIMEOUT,
         ..Request::new(parts.method, url)
