@@ -484,7 +484,7 @@ fn the_manifest_that_is_shipped_has_a_configuration_that_works() {
     let directory = tempfile::tempdir().expect("a folder");
     let file = directory.path().join("prometheus.yml");
     std::fs::write(&file, config).expect("writes");
-    let binary = env!("CARGO_BIN_EXE_narthex");
+    let binary = common::narthex();
     let checked = std::process::Command::new(binary).args(["check", "config"]).arg(&file).output();
     let checked = checked.expect("it runs");
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));

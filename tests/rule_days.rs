@@ -10,10 +10,8 @@ mod common;
 mod rule_data;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use common::peer;
+use common::{peer, test_rules};
 use narthex::rules::file::{GroupSpec, RuleFile, SpecKind};
 use rule_data::{STALE, group_file, rule_files, series_for};
 use serde_json::{Value, json};
@@ -102,14 +100,6 @@ fn test_file(
     })
 }
 
-/// Exit code and lines.
-fn run(program: &Path, file: &Path) -> (Option<i32>, Vec<String>) {
-    let output = Command::new(program).args(["test", "rules"]).arg(file).output().expect("runs");
-    let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    (output.status.code(), lines.map(ToOwned::to_owned).collect())
-}
-
 /// What follows a word, up to a comma.
 fn after<'t>(line: &'t str, word: &str) -> Option<&'t str> {
     line.split_once(word)?.1.strip_suffix(',').map(str::trim)
@@ -148,7 +138,7 @@ fn learn(said: &[String]) -> (Numbers, BTreeSet<(String, String)>) {
 #[test]
 fn both_agree_over_a_long_time() {
     let Some(promtool) = peer("promtool") else { return };
-    let narthex = PathBuf::from(env!("CARGO_BIN_EXE_narthex"));
+    let narthex = common::narthex();
     let hours: i64 = std::env::var("NARTHEX_RULE_HOURS")
         .map_or(2, |text| text.parse().expect("NARTHEX_RULE_HOURS is a number"));
     let directory = tempfile::tempdir().expect("a directory");
@@ -166,7 +156,7 @@ fn both_agree_over_a_long_time() {
                 text = text.replace(&format!("\"@{word}@\""), number);
             }
             std::fs::write(&path, text).expect("written");
-            let (ours, theirs) = (run(&narthex, &path), run(&promtool, &path));
+            let (ours, theirs) = (test_rules(&narthex, &path), test_rules(&promtool, &path));
             let parted = ours.1.iter().zip(&theirs.1).position(|(a, b)| a != b);
             let shown = parted.map(|at| (&ours.1[at], &theirs.1[at]));
             assert!(ours == theirs, "group {}: {shown:?}", group.name);

@@ -145,7 +145,7 @@ impl Server {
 
     /// Starts the binary and waits for nothing.
     pub fn spawn(directory: &Path, configuration: Option<&str>, flags: &[&str], port: u16) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_narthex"));
+        let mut command = Command::new(narthex());
         command.current_dir(directory).stdout(Stdio::null()).stdin(Stdio::null());
         if let Some(text) = configuration {
             std::fs::write(directory.join("prometheus.yml"), text).expect("configuration");
@@ -232,6 +232,13 @@ impl Drop for Server {
     }
 }
 
+/// The binary under test: that of this build, or `NARTHEX_BINARY`, so that
+/// figures can be those of a release build.
+pub fn narthex() -> PathBuf {
+    std::env::var_os("NARTHEX_BINARY")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_narthex")), PathBuf::from)
+}
+
 /// A real peer program, or `None` with a printed reason.
 pub fn peer(name: &str) -> Option<PathBuf> {
     let named = std::env::var_os("NARTHEX_PEERS").map(PathBuf::from);
@@ -241,6 +248,15 @@ pub fn peer(name: &str) -> Option<PathBuf> {
         println!("skipped: {name} is neither in $NARTHEX_PEERS nor in target/peers/usr/bin");
     }
     found
+}
+
+/// Runs `PROGRAM test rules FILE`: its exit code, and what it said, without
+/// white space at the ends of lines and empty lines.
+pub fn test_rules(program: &Path, file: &Path) -> (Option<i32>, Vec<String>) {
+    let output = Command::new(program).args(["test", "rules"]).arg(file).output().expect("runs");
+    let text = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    (output.status.code(), lines.map(ToOwned::to_owned).collect())
 }
 
 /// A peer that runs. Killed when dropped.
