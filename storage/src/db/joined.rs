@@ -5,7 +5,8 @@
 //! floats of a series in the stripes of one layout and day are kept decoded and
 //! joined once they were asked for twice, within a share of the caches. Columns
 //! of one value, half of all, keep it once. A [`Joined`] grows at both ends: a
-//! new stripe costs its own decoding only.
+//! new stripe costs its own decoding only. What is much longer than what is
+//! asked for is cut then, so that alerts do not keep days.
 //!
 //! Only floats without start timestamps are kept: histograms are shared by
 //! reference anyway.
@@ -86,20 +87,20 @@ impl Joined {
         self.parts.len()
     }
 
-    /// Takes over all of another one.
-    pub(super) fn push_all(&mut self, other: &Self) {
-        let rows = self.rows();
-        let parts = other.parts.iter().map(|(name, end)| (*name, rows + end));
+    /// Takes over another one, from this part on.
+    pub(super) fn push_all(&mut self, other: &Self, from: usize) {
         if self.parts.is_empty() {
             (self.integral, self.may_be_stale) = (true, false);
         }
-        self.parts.extend(parts);
-        let count = other.rows() as usize;
+        let (rows, before) = (self.rows(), other.rows_before(from));
+        let count = (other.rows() - before) as usize;
         let floats = self.floats();
         match &other.values {
-            Values::Each(values) => floats.extend_from_slice(values),
+            Values::Each(values) => floats.extend_from_slice(&values[before as usize..]),
             Values::All(value) => floats.resize(floats.len() + count, *value),
         }
+        let parts = other.parts[from..].iter();
+        self.parts.extend(parts.map(|(name, end)| (*name, rows + end - before)));
         self.note(other.integral, other.may_be_stale);
     }
 
@@ -135,6 +136,11 @@ impl Joined {
         }
     }
 
+    /// Rows before a part.
+    fn rows_before(&self, part: usize) -> u32 {
+        part.checked_sub(1).map_or(0, |before| self.parts[before].1)
+    }
+
     fn rows(&self) -> u32 {
         self.parts.last().map_or(0, |(_, end)| *end)
     }
@@ -160,9 +166,8 @@ impl Joined {
         (skip, leave): (usize, usize),
         out: &mut Vec<f64>,
     ) -> (bool, bool) {
-        let before = from.checked_sub(1).map_or(0, |part| self.parts[part].1);
-        let (start, end) =
-            (before as usize + skip, self.parts[from + count - 1].1 as usize - leave);
+        let start = self.rows_before(from) as usize + skip;
+        let end = self.rows_before(from + count) as usize - leave;
         match &self.values {
             Values::Each(values) => out.extend_from_slice(&values[start..end]),
             Values::All(value) => out.resize(out.len() + (end - start), *value),
@@ -265,14 +270,15 @@ mod tests {
                 Overlap::Inside(from) => (joined(a..a + n), from),
                 Overlap::Around(before, after) => {
                     let mut whole = joined(c..c + before as u64);
-                    whole.push_all(&kept);
-                    whole.push_all(&joined(c + m - after as u64..c + m));
+                    whole.push_all(&kept, 0);
+                    whole.push_all(&joined(c + m - after as u64..c + m), 0);
                     (whole, 0)
                 }
                 Overlap::Behind(from) => {
-                    let mut whole = joined(a..a + n);
-                    whole.push_all(&joined(a + n..c + m));
-                    (whole, from)
+                    let mut whole = Joined::default();
+                    whole.push_all(&kept, from);
+                    whole.push_all(&joined(a + n - 1..c + m), 1);
+                    (whole, 0)
                 }
                 Overlap::None => {
                     prop_assert!(n == 0 || a + n <= c || c + m <= a);

@@ -27,6 +27,10 @@ const MAX_CHAIN_BYTES: usize = 8 << 20;
 /// which goes to and fro within a metric's chunks.
 const RUNS: usize = 4;
 
+/// What is kept of a column is cut when it is more than so many times longer
+/// than what is asked for.
+const MUCH: usize = 4;
+
 /// What a reader looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
@@ -252,11 +256,13 @@ impl Scan {
         let stripes = stripes.as_mut().expect("opened for its pieces");
         let stripes = &mut stripes[places.clone()];
         let last = stripes.len() - 1;
-        // Parts of rows are cut at the ends only.
-        let is_inner = |i: usize| i > 0 && i < last;
+        // Rows are cut at both ends of all only: stripes with late samples overlap
+        // others.
         let fits = |(i, s): (usize, &ScanStripe)| {
+            let rows = s.rows_of(column, self.start_ms, self.end_ms);
             s.header.is_floats(column)
-                && !(is_inner(i) && s.rows_of(column, self.start_ms, self.end_ms).1)
+                && (i == 0 || rows.start == 0)
+                && (i == last || rows.end == s.header.axis_of(column).len())
         };
         let Some(first_stripe) = list.stripes.first() else { return Ok(false) };
         if !stripes.iter().enumerate().all(fits) {
@@ -275,20 +281,24 @@ impl Scan {
                     return Ok(false);
                 }
                 let mut joined = Joined::default();
-                let (before, behind, from) = match overlap {
+                let (before, behind, cut) = match overlap {
                     Overlap::Around(before, after) => (before, stripes.len() - after, 0),
                     Overlap::Behind(from) => {
                         let rest = kept.as_ref().map_or(0, |kept| kept.len() - from);
-                        (0, rest, from)
+                        (0, rest, if from > MUCH * stripes.len() { from } else { 0 })
                     }
                     _ => (0, 0, 0),
+                };
+                let from = match overlap {
+                    Overlap::Behind(from) => from - cut,
+                    _ => 0,
                 };
                 let (chain_bytes, decoded) = (&mut self.chain_bytes, &mut self.decoded);
                 for (i, stripe) in stripes.iter_mut().enumerate() {
                     if i == before
                         && let Some(kept) = kept.as_ref().filter(|_| behind > before)
                     {
-                        joined.push_all(kept);
+                        joined.push_all(kept, cut);
                     }
                     if !(before..behind).contains(&i)
                         && stripe.join(inner, column, chain_bytes, decoded, &mut joined)?.is_none()
@@ -304,7 +314,7 @@ impl Scan {
         };
         let (mut skip, mut leave) = (0, 0);
         for (i, scan) in stripes.iter().enumerate() {
-            let (rows, _) = scan.rows_of(column, self.start_ms, self.end_ms);
+            let rows = scan.rows_of(column, self.start_ms, self.end_ms);
             let all = scan.header.axis_of(column).len();
             skip += if i == 0 { rows.start } else { 0 };
             leave += if i == last { all - rows.end } else { 0 };
@@ -331,10 +341,11 @@ impl Scan {
     ) -> Result<(), ReadError> {
         let stripes = self.sources[source].stripes.as_mut().expect("opened for its pieces");
         let scan = &mut stripes[stripe];
-        let (rows, is_partial) = scan.rows_of(column, self.start_ms, self.end_ms);
+        let rows = scan.rows_of(column, self.start_ms, self.end_ms);
         if rows.is_empty() {
             return Ok(());
         }
+        let is_partial = rows.len() < scan.header.axis_of(column).len();
         let name = (scan.stripe.id, scan.header.pattern_of(column));
         let Some(run) = scan.run(inner, column)? else { return Ok(()) };
         let base = out.floats.len();
@@ -478,17 +489,13 @@ impl Source {
 }
 
 impl ScanStripe {
-    /// The rows of a column within the scan's range, and whether there are
-    /// others.
-    fn rows_of(&self, column: usize, start_ms: i64, end_ms: i64) -> (Range<usize>, bool) {
-        let axis = self.header.axis_of(column);
-        let rows = if self.header.pattern_of(column) == 0 {
+    /// The rows of a column within the scan's range.
+    fn rows_of(&self, column: usize, start_ms: i64, end_ms: i64) -> Range<usize> {
+        if self.header.pattern_of(column) == 0 {
             self.rows.clone()
         } else {
-            rows_within(axis, start_ms, end_ms)
-        };
-        let is_partial = rows.len() < axis.len();
-        (rows, is_partial)
+            rows_within(self.header.axis_of(column), start_ms, end_ms)
+        }
     }
 
     /// Decodes all of a column of floats; `None` if it is damaged.
@@ -616,26 +623,36 @@ fn push_open(
     times: &mut Vec<i64>,
     out: &mut Column,
 ) {
+    times.reserve(within.len());
+    out.floats.reserve(within.len());
+    let (mut stale, mut integral) = (out.may_be_stale, out.integral);
     for (&time, row) in rows.times[within.clone()].iter().zip(&rows.rows[within]) {
-        let value = if row.has(column) {
-            row.value(column)
-        } else if let Some(histogram) = row.histogram(column) {
-            out.may_be_stale |= histogram.is_stale();
-            out.histograms.push((out.floats.len() as u32, Arc::clone(histogram)));
-            0.0
+        // Nearly all rows hold floats and nothing else.
+        let value = if let Some(value) = row.plain_value(column) {
+            value
         } else {
-            continue;
+            let value = if row.has(column) {
+                row.value(column)
+            } else if let Some(histogram) = row.histogram(column) {
+                stale |= histogram.is_stale();
+                out.histograms.push((out.floats.len() as u32, Arc::clone(histogram)));
+                0.0
+            } else {
+                continue;
+            };
+            let start_ms = row.start_ms(column);
+            if start_ms != 0 {
+                out.starts_ms.resize(out.floats.len(), 0);
+                out.starts_ms.push(start_ms);
+            }
+            value
         };
         times.push(time);
-        out.may_be_stale |= crate::sample::is_stale(value);
-        out.integral &= is_integral(value);
-        let start_ms = row.start_ms(column);
-        if start_ms != 0 {
-            out.starts_ms.resize(out.floats.len(), 0);
-            out.starts_ms.push(start_ms);
-        }
+        stale |= crate::sample::is_stale(value);
+        integral &= is_integral(value);
         out.floats.push(value);
     }
+    (out.may_be_stale, out.integral) = (stale, integral);
 }
 
 /// Whether a float is an integer of at most 2^53.

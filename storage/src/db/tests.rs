@@ -646,3 +646,35 @@ fn kept_columns_are_those_that_are_decoded() {
     let (bytes, hits, _) = db.inner.columns.figures();
     assert!(bytes > 0 && hits > 1000, "{hits} hits");
 }
+
+/// Rows of an overlapped stripe behind the range were returned from what was kept.
+#[test]
+fn kept_columns_are_cut_where_late_stripes_overlap() {
+    let fixture = Fixture::with(|options| options.out_of_order_window_ms = 3_600_000);
+    let db = fixture.open();
+    let mut expected = Answer::new();
+    let mut rows = |first: i64, count: i64, offset_ms: i64| {
+        for step in first..first + count {
+            let t = T0 + step * 15_000 + offset_ms;
+            fixture.now_ms.fetch_max(t, Ordering::SeqCst);
+            let row: Vec<_> =
+                (0..3).map(|i| (set("m", i), (t % 1000) as f64 + step as f64)).collect();
+            append(&db, 1, t, &row);
+            for (labels, value) in row {
+                expected.entry(labels.to_string()).or_default().push((t, value.to_bits()));
+            }
+        }
+    };
+    rows(0, 100, 0);
+    rows(50, 20, 7);
+    db.seal_all().expect("seal");
+    expected.values_mut().for_each(|samples| samples.sort_unstable());
+    for (from, to) in [(40, 60), (55, 65), (0, 52), (60, 90), (0, 100)] {
+        let (start_ms, end_ms) = (T0 + from * 15_000, T0 + to * 15_000);
+        let mut within = expected.clone();
+        within.values_mut().for_each(|s| s.retain(|(t, _)| (start_ms..=end_ms).contains(t)));
+        for time in 0..3 {
+            assert_eq!(answer(&db, start_ms, end_ms, &[]), within, "time {time}, {from} to {to}");
+        }
+    }
+}

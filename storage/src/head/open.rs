@@ -473,6 +473,14 @@ impl Row {
             && (self.present.is_empty() || self.present[column / 64] >> (column % 64) & 1 == 1)
     }
 
+    /// The float of a column, if the row has floats without start timestamps
+    /// only and this column one.
+    #[inline]
+    pub(crate) fn plain_value(&self, column: usize) -> Option<f64> {
+        let is_plain = self.present.is_empty() && self.starts.is_empty();
+        self.values.get(column).copied().filter(|_| is_plain)
+    }
+
     /// The float of a column that has one.
     pub(crate) fn value(&self, column: usize) -> f64 {
         self.values[column]
