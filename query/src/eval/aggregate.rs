@@ -116,10 +116,14 @@ impl Eval<'_> {
         let mut groups: Vec<Group> = Vec::new();
         let mut places: HashMap<Labels, usize> = HashMap::new();
         let mut key = Vec::new();
+        // Neighbours are often of one group.
+        let mut last = 0;
         let mut add = |ev: &mut Eval<'_>, series: &mut Series| {
             grouper.key(series, &mut key);
-            let place = match places.get(&key[..]) {
-                Some(place) => *place,
+            let is_last = groups.get(last).is_some_and(|g| g.labels.as_bytes() == key);
+            let known = if is_last { Some(last) } else { places.get(&key[..]).copied() };
+            let place = match known {
+                Some(place) => place,
                 None => {
                     ev.budget.take(frame.count * 24)?;
                     let key = grouper.labels(series);
@@ -128,6 +132,7 @@ impl Eval<'_> {
                     groups.len() - 1
                 }
             };
+            last = place;
             if a.op == AggregateOp::Quantile {
                 ev.budget.take(series.floats.len() * 8)?;
             }
