@@ -1,13 +1,15 @@
 //! What does the storage cost? CPU per sample, bytes per sample and series,
 //! time to be ready, on pages like a node exporter's.
 //!
-//! `cargo bench -p narthex-storage --bench storage_figures -- [scrape] [edge] [cardinality] [backfill] [captured]`
+//! `cargo bench -p narthex-storage --bench storage_figures -- [scrape] [edge] [cardinality] [backfill] [captured] [churn]`
 //!
 //! Prints figures instead of distributions: they are sums over a run, and
 //! memory and restart need a process of their own.
 
 #[path = "storage_figures/captured.rs"]
 mod captured;
+#[path = "storage_figures/churn.rs"]
+mod churn;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,12 +26,13 @@ const PAGE: usize = 860;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let runs: [(&str, fn()); 5] = [
+    let runs: [(&str, fn()); 6] = [
         ("scrape", scrape),
         ("edge", edge),
         ("cardinality", cardinality),
         ("backfill", backfill),
         ("captured", captured::run),
+        ("churn", churn::run),
     ];
     for (name, run) in runs {
         if wanted.is_empty() || wanted.iter().any(|w| w == name) {

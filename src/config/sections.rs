@@ -95,9 +95,7 @@ fn read_retention(mut section: Section<'_>, config: &mut StorageConfig) -> Resul
     if percentage.is_some_and(|p| !(0.0..=100.0).contains(&p)) {
         return Err(section.field_error("percentage", "must be from 0 to 100"));
     }
-    if percentage.is_some_and(|p| p > 0.0) {
-        return Err(section.field_error("percentage", "narthex does not support this field yet"));
-    }
+    config.retention_percentage = percentage.filter(|p| *p > 0.0);
     section.finish()
 }
 

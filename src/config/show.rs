@@ -361,6 +361,9 @@ fn storage(config: &StorageConfig) -> Fields {
     if let Some(size) = config.retention_size_bytes {
         retention.text("size", format_size(size));
     }
+    if let Some(percentage) = config.retention_percentage {
+        retention.plain("percentage", percentage);
+    }
     tsdb.map("retention", retention);
     let mut out = Fields::default();
     out.map("tsdb", tsdb);

@@ -37,7 +37,7 @@ fn a_usual_file_is_read() {
          static_configs:\n      - targets: ['a:1', 'b:2']\n        labels: {x: y}\n    \
          relabel_configs:\n      - source_labels: [__address__]\n        regex: ''\n        action: Drop\n\
          alerting:\n  alertmanagers:\n    - static_configs: [{targets: ['am:9093']}]\n\
-         storage: {tsdb: {out_of_order_time_window: 30m, retention: {time: 30d, size: 5GB}}}\n",
+         storage: {tsdb: {out_of_order_time_window: 30m, retention: {time: 30d, size: 5GB, percentage: 62.5}}}\n",
     )
     .expect("valid");
     let scrape = &config.scrape_configs[0];
@@ -59,6 +59,7 @@ fn a_usual_file_is_read() {
     assert_eq!(config.global.external_labels.to_string(), r#"{site="north"}"#);
     assert_eq!(config.alerting.alertmanagers[0].timeout, Duration::from_secs(10));
     assert_eq!(config.storage.retention_size_bytes, Some(5 << 30));
+    assert_eq!(config.storage.retention_percentage, Some(62.5));
 }
 
 #[test]
@@ -166,7 +167,6 @@ fn the_rules_of_prometheus_hold() {
         "alerting: {alertmanagers: [{api_version: v1}]}".to_owned(),
         "alerting: {alertmanagers: [{static_configs: [{targets: ['http://x']}]}]}".to_owned(),
         "storage: {tsdb: {retention: {percentage: 101}}}".to_owned(),
-        "storage: {tsdb: {retention: {percentage: 50}}}".to_owned(),
         "storage: {tsdb: {chunk_encoding: {floats: XOR}}}".to_owned(),
         "storage: {tsdb: {chunk_encoding: {flots: xor}}}".to_owned(),
         "operator: {service_discovery_role: pod}".to_owned(),

@@ -621,6 +621,8 @@ pub struct StorageConfig {
     pub retention_time: Option<Duration>,
     /// `tsdb.retention.size` in bytes, over the flag.
     pub retention_size_bytes: Option<u64>,
+    /// `tsdb.retention.percentage` of the disk.
+    pub retention_percentage: Option<f64>,
     /// `exemplars.max_exemplars`. Default 100,000.
     pub max_exemplars: Option<u64>,
 }

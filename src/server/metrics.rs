@@ -165,6 +165,30 @@ const FIGURES: &[Figure] = &[
         |s| float(s.series_refused),
     ),
     (
+        "narthex_storage_sources_refused",
+        "Targets and senders whose new series are refused because memory is short.",
+        "gauge",
+        |s| float(s.sources_refused),
+    ),
+    (
+        "narthex_storage_head_charged_bytes",
+        "Memory of the head, and what no other account has.",
+        "gauge",
+        |s| float(s.head_charged_bytes),
+    ),
+    (
+        "narthex_storage_head_limit_bytes",
+        "The head's share of the memory limit; 0: none.",
+        "gauge",
+        |s| float(s.head_limit_bytes),
+    ),
+    ("narthex_storage_catalog_bytes", "Memory of what is known of stripes.", "gauge", |s| {
+        float(s.catalog_bytes)
+    }),
+    ("narthex_storage_series_in_memory", "Series whose labels are in memory.", "gauge", |s| {
+        float(s.series_in_memory)
+    }),
+    (
         "narthex_storage_quarantined_total",
         "Runs and stripes that failed their checksum.",
         "counter",

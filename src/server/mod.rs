@@ -6,6 +6,7 @@
 
 mod listen;
 mod log;
+mod machine;
 mod metrics;
 mod objects;
 mod process_metrics;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use narthex_query::engine::{Engine, EngineOptions};
 use narthex_query::parse::ParseOptions;
 use narthex_storage::append::Appendable;
-use narthex_storage::db::{Db, DbOptions};
+use narthex_storage::db::{Db, DbOptions, MemoryState};
 use narthex_storage::read::Queryable;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -129,7 +130,9 @@ async fn serve(options: Options, scraping: Handle) -> Result<(), StartError> {
     let config = initial_config(&options).await?;
     let web = Arc::new(WebConfigSource::open(options.web.config_file.clone())?);
     let listeners = bind(&options).await?;
-    let db = Arc::new(open_storage(&options, &config)?);
+    let notice_clock = clock.clone();
+    let notices = Notices::with_clock(move || notice_clock.now_ms());
+    let db = Arc::new(open_storage(&options, &config, &notices)?);
     let registry = Registry::default();
     #[allow(clippy::cast_precision_loss, reason = "exact for a million years")]
     process_metrics::register(&registry, started_ms as f64 / 1000.0);
@@ -178,8 +181,6 @@ async fn serve(options: Options, scraping: Handle) -> Result<(), StartError> {
     let rules = Arc::new(rules.map_err(StartError::RuleState)?);
 
     let stop = CancellationToken::new();
-    let notice_clock = clock.clone();
-    let notices = Notices::with_clock(move || notice_clock.now_ms());
     let (reload_sender, reload_requests) = mpsc::channel::<ReloadRequest>(4);
     let (config_sender, config_receiver) = watch::channel(Arc::new(config));
     let rooms = Rooms {
@@ -298,7 +299,7 @@ async fn bind(options: &Options) -> Result<Vec<TcpListener>, StartError> {
         .map_err(|(address, source)| StartError::Listen { address, source })
 }
 
-fn open_storage(options: &Options, config: &Config) -> Result<Db, StartError> {
+fn open_storage(options: &Options, config: &Config, notices: &Notices) -> Result<Db, StartError> {
     let defaults = DbOptions::new(&options.storage.path);
     let ms = |d: Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
     let retention_time = config.storage.retention_time.or(options.storage.retention_time);
@@ -310,8 +311,15 @@ fn open_storage(options: &Options, config: &Config) -> Result<Db, StartError> {
         out_of_order_window_ms: ms(config.storage.out_of_order_window),
         wal_sync_interval_ms: ms(options.storage.wal_sync_interval),
         future_limit_ms: FUTURE_LIMIT_MS,
+        retention_percentage: config.storage.retention_percentage.unwrap_or(0.0),
         head_limit_bytes: memory_limit_bytes(options) / 2,
         cache_limit_bytes: (memory_limit_bytes(options) / 8).min(MAX_CACHE_BYTES),
+        process_memory: Arc::new(machine::anonymous_memory),
+        disk_capacity: machine::disk_capacity(&options.storage.path),
+        on_memory: {
+            let notices = notices.clone();
+            Arc::new(move |state| show_memory(&notices, state))
+        },
         max_exemplars: config
             .storage
             .max_exemplars
@@ -349,25 +357,21 @@ fn open_storage(options: &Options, config: &Config) -> Result<Db, StartError> {
 const MAX_CACHE_BYTES: usize = 128 << 20;
 const MAX_STEP_CACHE_BYTES: usize = 64 << 20;
 
+fn show_memory(notices: &Notices, state: MemoryState) {
+    const KEY: &str = "storage/memory";
+    tracing::warn!("{state}");
+    match state {
+        MemoryState::Enough => notices.clear(KEY),
+        short => notices.raise(KEY, short.to_string()),
+    }
+}
+
 /// The memory budget. The head has half of it, queries a quarter, what is kept
 /// of the days an eighth, and steps of queries a 64th.
 fn memory_limit_bytes(options: &Options) -> usize {
     const MIN_BYTES: u64 = 64 << 20;
-    let limit = options.memory_limit_bytes.unwrap_or_else(|| available_memory() / 10 * 8);
+    let limit = options.memory_limit_bytes.unwrap_or_else(|| machine::available_memory() / 10 * 8);
     usize::try_from(limit.max(MIN_BYTES)).unwrap_or(usize::MAX)
-}
-
-/// What the control group or the machine has, in bytes.
-fn available_memory() -> u64 {
-    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
-    let group = number("/sys/fs/cgroup/memory.max")
-        .or_else(|| number("/sys/fs/cgroup/memory/memory.limit_in_bytes"));
-    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
-        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
-    });
-    let machine = machine.unwrap_or(1 << 30);
-    group.map_or(machine, |group| group.min(machine))
 }
 
 /// The queries that run; those that did when the process before was killed are

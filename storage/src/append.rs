@@ -141,7 +141,8 @@ pub enum AppendError {
     /// The series reference is not known.
     #[error("unknown series reference")]
     UnknownSeries,
-    /// A new series was refused because memory is short.
+    /// A new series was refused because memory is short, or because the disk
+    /// does not say now whether it is new.
     #[error("series limit of the memory budget reached")]
     SeriesLimit,
     /// The label set is empty or too large.

@@ -102,7 +102,7 @@ impl Catalog {
     /// The greatest series id that is named.
     pub(crate) fn max_series(&self) -> Option<u32> {
         let layouts = self.days.iter().flat_map(|d| d.layouts.iter().map(|l| &l.layout));
-        layouts.flat_map(|l| l.id_runs()).map(|(first, len)| first + (len - 1)).max()
+        layouts.filter_map(|l| l.max_id()).max()
     }
 
     /// The files that stripes are in, each once.
@@ -121,6 +121,11 @@ impl Catalog {
         removed
     }
 
+    /// Bytes on the heap.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.days.iter().map(|d| d.heap_bytes()).sum()
+    }
+
     /// The days with samples in `start_ms..=end_ms`.
     pub(crate) fn days_in(&self, start_ms: i64, end_ms: i64) -> &[Arc<Day>] {
         let from = self.days.partition_point(|d| d.day < day_of(start_ms));
@@ -131,7 +136,7 @@ impl Catalog {
     /// The newest time up to which a series may have samples.
     pub(crate) fn newest_of(&self, id: u32) -> Option<i64> {
         let newest = |d: &Day| {
-            let with = d.layouts.iter().filter(|l| l.layout.column(id).is_some());
+            let with = d.layouts.iter().filter(|l| l.layout.contains(id));
             with.map(|l| l.max_ms).max()
         };
         self.days.iter().rev().find_map(|d| newest(d))
@@ -200,6 +205,19 @@ impl Day {
     pub(crate) fn is_merged(&self) -> bool {
         let files = self.files();
         files.len() == 1 && files[0].name.ends_with(MERGED_EXTENSION)
+    }
+
+    fn heap_bytes(&self) -> usize {
+        let of_list = |l: &Arc<LayoutStripes>| {
+            let stripes = l.stripes.capacity() * size_of::<Stripe>();
+            l.layout.heap_bytes() + stripes + size_of::<LayoutStripes>() + size_of::<Layout>()
+        };
+        self.layouts.iter().map(of_list).sum()
+    }
+
+    /// Adds the series of all stripes.
+    pub(crate) fn add_ids(&self, ids: &mut roaring::RoaringBitmap) {
+        self.layouts.iter().for_each(|l| l.layout.add_ids(ids));
     }
 
     /// Whether chunks are far shorter than a full stripe's: series that are

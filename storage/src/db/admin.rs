@@ -8,7 +8,6 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use super::maintain::DayFiles;
@@ -18,9 +17,10 @@ use crate::day::catalog::{Catalog, Day, LayoutStripes, Stripe};
 use crate::day::file::{DayFile, MERGED_EXTENSION, directory_of};
 use crate::day::stripe::{DecodedColumn, Encoded, Header, RunRange, Samples, StripeBuilder};
 use crate::day::{DAY_MS, day_of};
-use crate::engine::fs::FileSystem;
+use crate::engine::fs::{FileSystem, read_all, write_atomically};
 use crate::labels::Matcher;
 use crate::read::ReadError;
+use crate::series::file as series_file;
 
 /// Most rows of a stripe that a merge writes.
 const MERGED_ROWS: usize = 5760;
@@ -31,7 +31,7 @@ const MERGE_DELAY_MS: i64 = 2 * 3_600_000;
 const MERGE_RETRY_MS: i64 = 10 * 60_000;
 
 /// Folders of small files, which a snapshot copies.
-const SMALL: [&str; 3] = ["series", "state", "state/alerts"];
+const SMALL: [&str; 2] = ["state", "state/alerts"];
 
 impl Db {
     /// Deletes the samples of all series that match one of `selectors` in
@@ -90,21 +90,17 @@ impl Inner {
         end_ms: i64,
     ) -> Result<(), ReadError> {
         let mut ids = roaring::RoaringBitmap::new();
-        let all = || {
-            let count = self.series_count.load(Ordering::Acquire);
-            let mut all = roaring::RoaringBitmap::new();
-            all.insert_range(0..count);
-            all
-        };
+        let mut all = roaring::RoaringBitmap::new();
+        all.insert_range(..self.series.next_id());
         for matchers in selectors {
-            ids |= self.with_index(|index, table| index.select(table, matchers, all()));
+            ids |= self.series.select(matchers, &all).map_err(super::read::series_error)?;
         }
         if ids.is_empty() || start_ms > end_ms {
             return Ok(());
         }
         let io_error = |source| ReadError::Io { file: "state/tombstones".to_owned(), source };
         // They name series.
-        self.sync_series(&mut lock(&self.write)).map_err(io_error)?;
+        self.series.sync().map_err(io_error)?;
         let mut current = self.tombstones.write().unwrap_or_else(PoisonError::into_inner);
         let mut next = (**current).clone();
         next.add(ids, start_ms, end_ms);
@@ -183,20 +179,21 @@ impl Inner {
         }
         fs.create_dir_all(&target.join("days"))?;
         fs.sync_dir(&target.join("days"))?;
+        fs.create_dir_all(&target.join(series_file::DIRECTORY))?;
+        let (segments, tail) = self.series.files();
+        for segment in segments {
+            fs.hard_link(&root.join(&segment), &target.join(&segment))?;
+        }
+        fs.sync_dir(&target.join(series_file::DIRECTORY))?;
+        copy(fs, root, target, &tail)?;
         // Below `state/` others keep files, too.
         for directory in SMALL {
             fs.create_dir_all(&target.join(directory))?;
-            for name in fs.list(&root.join(directory))? {
-                if SMALL.contains(&format!("{directory}/{name}").as_str()) {
-                    continue;
-                }
-                let bytes =
-                    crate::engine::fs::read_all(fs, &root.join(directory).join(&name), u64::MAX)?;
-                crate::engine::fs::write_atomically(
-                    fs,
-                    &target.join(directory).join(&name),
-                    &bytes,
-                )?;
+            let names = fs.list(&root.join(directory))?;
+            let paths: Vec<String> = names.iter().map(|n| format!("{directory}/{n}")).collect();
+            let is_file = |path: &&String| !SMALL.contains(&path.as_str());
+            for path in paths.iter().filter(is_file) {
+                copy(fs, root, target, path)?;
             }
         }
         fs.sync_dir(&target.join("state"))?;
@@ -296,11 +293,7 @@ impl Inner {
         for list in &sources.layouts {
             let mut rest = list.stripes.as_slice();
             while !rest.is_empty() {
-                // A merge may take minutes; what others wait for goes on.
-                if self.is_closed.load(Ordering::Relaxed) {
-                    return Err(io::Error::new(io::ErrorKind::Interrupted, "closing"));
-                }
-                self.sync_beside(self.now_ms())?;
+                self.between_steps()?;
                 let count = joinable(rest);
                 let (some, others) = rest.split_at(count);
                 rest = others;
@@ -366,6 +359,12 @@ impl Inner {
         }
         Ok(builder.finish(id))
     }
+}
+
+/// Copies a small file.
+fn copy(fs: &dyn FileSystem, root: &Path, target: &Path, path: &str) -> io::Result<()> {
+    let bytes = read_all(fs, &root.join(path), u64::MAX)?;
+    write_atomically(fs, &target.join(path), &bytes)
 }
 
 /// Creates a directory and its parents, and makes their names durable.

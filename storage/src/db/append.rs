@@ -5,7 +5,6 @@
 //! the log, then all of it becomes visible at once.
 
 use std::sync::Arc;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use super::stats::Counters;
@@ -41,6 +40,8 @@ pub(super) struct DbAppender {
     metadata: Vec<(String, Metadata)>,
     /// The series that is probably asked for next.
     hint: u32,
+    /// Series that ended.
+    forgotten: Arc<roaring::RoaringBitmap>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +55,9 @@ struct PendingRow {
 impl DbAppender {
     pub(super) fn new(inner: Arc<Inner>, source: SourceId, class: SyncClass) -> Self {
         let bounds = inner.bounds();
+        let forgotten = inner.series.forgotten();
         Self {
+            forgotten,
             inner,
             source,
             class,
@@ -72,7 +75,7 @@ impl DbAppender {
 
     /// Checks one sample against what is committed.
     fn check(&self, id: u32, timestamp_ms: i64, value: Option<f64>) -> Result<(), AppendError> {
-        if id >= self.inner.series_count.load(Ordering::Acquire) {
+        if !self.is_known(id) {
             return Err(AppendError::UnknownSeries);
         }
         if self.is_surely_newest(timestamp_ms) {
@@ -80,6 +83,13 @@ impl DbAppender {
         }
         let write = lock(&self.inner.write);
         write.writer.check(id, timestamp_ms, value, &self.bounds, &write.catalog)
+    }
+
+    /// Whether an id was given and its series did not end.
+    #[inline]
+    fn is_known(&self, id: u32) -> bool {
+        id < self.inner.series.next_id()
+            && (self.forgotten.is_empty() || !self.forgotten.contains(id))
     }
 
     /// Whether a sample is newer than all others, and not too new.
@@ -133,6 +143,36 @@ impl DbAppender {
             *position = moved[*position as usize];
         }
         self.starts.sort_unstable_by_key(|(p, _)| *p);
+    }
+
+    /// Takes out the samples of series that ended since this appender began;
+    /// says how many they are.
+    #[cold]
+    fn drop_ended(&mut self, ended: &roaring::RoaringBitmap) -> usize {
+        self.exemplars.retain(|(id, _)| !ended.contains(*id));
+        let before = self.ids.len();
+        if !self.ids.iter().any(|id| ended.contains(*id)) {
+            return 0;
+        }
+        let (ids, values) = (std::mem::take(&mut self.ids), std::mem::take(&mut self.values));
+        let mut moved = vec![None; ids.len()];
+        for row in &mut self.rows {
+            let start = self.ids.len();
+            for position in row.start..row.end {
+                if !ended.contains(ids[position]) {
+                    moved[position] = Some(self.ids.len() as u32);
+                    self.ids.push(ids[position]);
+                    self.values.push(values[position]);
+                }
+            }
+            (row.start, row.end) = (start, self.ids.len());
+        }
+        self.rows.retain(|row| row.start < row.end);
+        let place = |position: u32| moved[position as usize];
+        let histograms = std::mem::take(&mut self.histograms).into_iter();
+        self.histograms = histograms.filter_map(|(p, h)| Some((place(p)?, h))).collect();
+        self.starts = self.starts.iter().filter_map(|(p, s)| Some((place(*p)?, *s))).collect();
+        before - self.ids.len()
     }
 
     fn write_rows(&self, write: &mut WriteSide, outcome: &mut Outcome) -> std::io::Result<()> {
@@ -194,28 +234,22 @@ fn slice_of<T: Clone>(entries: &[(u32, T)], row: &PendingRow, out: &mut Vec<(u32
 
 impl Appender for DbAppender {
     fn series(&mut self, labels: &Labels) -> Result<SeriesRef, AppendError> {
-        let found = {
-            let table = self.inner.series.read().unwrap_or_else(PoisonError::into_inner);
-            table.find_near(labels, self.hint)
-        };
-        if let Some(id) = found {
+        if let Some(id) = self.inner.series.find_in_memory(labels, self.hint) {
             self.hint = id.wrapping_add(1);
             return Ok(SeriesRef(id));
         }
         if labels.is_empty() || labels.as_bytes().len() > MAX_LABELS_BYTES {
             return Err(AppendError::InvalidLabels);
         }
-        if self.inner.is_full.load(Ordering::Relaxed) {
+        let may_create = self.inner.admission.admits(self.source);
+        let found = self.inner.series.find_or_create(labels, may_create);
+        let (id, is_new) = found.inspect_err(|_| {
             Counters::add(&self.inner.counters.series_refused, 1);
-            return Err(AppendError::SeriesLimit);
+        })?;
+        if is_new {
+            self.inner.admission.note_made(self.source);
+            Counters::add(&self.inner.counters.series_created, 1);
         }
-        let mut table = self.inner.series.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(id) = table.find(labels) {
-            return Ok(SeriesRef(id));
-        }
-        let id = table.insert(labels).ok_or(AppendError::SeriesLimit)?;
-        self.inner.series_count.store(table.len(), Ordering::Release);
-        Counters::add(&self.inner.counters.series_created, 1);
         Ok(SeriesRef(id))
     }
 
@@ -230,14 +264,11 @@ impl Appender for DbAppender {
         if series.is_empty() {
             return;
         }
-        let known = self.inner.series_count.load(Ordering::Acquire);
         let refused_before = refused.len();
+        let is_unknown = |s: &SeriesRef| !self.is_known(s.0);
         if self.is_surely_newest(timestamp_ms) {
-            for (i, s) in series.iter().enumerate() {
-                if s.0 >= known {
-                    refused.push((i, AppendError::UnknownSeries));
-                }
-            }
+            let unknown = series.iter().enumerate().filter(|(_, s)| is_unknown(s));
+            refused.extend(unknown.map(|(i, _)| (i, AppendError::UnknownSeries)));
         } else {
             let write = lock(&self.inner.write);
             let samples = series.iter().zip(values).map(|(s, v)| (s.0, *v));
@@ -245,11 +276,11 @@ impl Appender for DbAppender {
             write.writer.check_row(timestamp_ms, samples, bounds, catalog, |i, e| {
                 refused.push((i, e));
             });
-            if series.iter().any(|s| s.0 >= known) {
+            if series.iter().any(is_unknown) {
                 let mut others = refused.split_off(refused_before);
-                others.retain(|(i, _)| series[*i].0 < known);
+                others.retain(|(i, _)| !is_unknown(&series[*i]));
                 refused.append(&mut others);
-                let unknown = series.iter().enumerate().filter(|(_, s)| s.0 >= known);
+                let unknown = series.iter().enumerate().filter(|(_, s)| is_unknown(s));
                 refused.extend(unknown.map(|(i, _)| (i, AppendError::UnknownSeries)));
                 refused[refused_before..].sort_unstable_by_key(|(i, _)| *i);
             }
@@ -323,7 +354,7 @@ impl Appender for DbAppender {
         series: SeriesRef,
         exemplar: &Exemplar,
     ) -> Result<(), AppendError> {
-        if series.0 >= self.inner.series_count.load(Ordering::Acquire) {
+        if !self.is_known(series.0) {
             return Err(AppendError::UnknownSeries);
         }
         lock(&self.inner.exemplars).check(series.0, exemplar)?;
@@ -343,6 +374,13 @@ impl Appender for DbAppender {
         let write = &mut *guard;
         if inner.is_closed.load(Ordering::SeqCst) {
             return Err(CommitError::Closed);
+        }
+        // Series end while nobody commits.
+        let forgotten = inner.series.forgotten();
+        if !Arc::ptr_eq(&self.forgotten, &forgotten) {
+            for _ in 0..self.drop_ended(&forgotten) {
+                outcome.refuse(AppendError::UnknownSeries);
+            }
         }
         let may_lag = self.class == SyncClass::Scrape && inner.has_room();
         if write.lag.lags && !may_lag {
@@ -416,9 +454,7 @@ impl Inner {
     }
 
     fn write_new_series(&self, write: &mut WriteSide, now_ms: i64) -> std::io::Result<()> {
-        let table = self.series.read().unwrap_or_else(PoisonError::into_inner);
-        write.series_file.append_new(&table)?;
-        drop(table);
+        self.series.append_new()?;
         if write.wal.is_full(now_ms)
             && let Err(e) = write.wal.rotate()
         {

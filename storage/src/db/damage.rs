@@ -8,6 +8,7 @@ use std::fmt;
 
 use super::stats::Counters;
 use super::{Inner, lock};
+use crate::series::SeriesDamage;
 
 /// Most damages that are listed; more are only counted.
 const MAX_LISTED: usize = 1000;
@@ -57,6 +58,14 @@ impl Damages {
 }
 
 impl Inner {
+    /// Reports what was found damaged of the series' files.
+    pub(super) fn report_series(&self) {
+        for damage in self.series.take_damages() {
+            let SeriesDamage { file, offset, bytes, what } = damage;
+            self.report(Damage { file, offset, bytes, what });
+        }
+    }
+
     /// Counts a damage, and reports it if it is new.
     pub(super) fn report(&self, damage: Damage) {
         Counters::add(&self.counters.quarantined, 1);

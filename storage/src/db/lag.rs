@@ -12,10 +12,10 @@
 //! Memory bounds it: when the head is over its share, commits fail.
 
 use std::io;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::{Inner, WriteSide, lock};
+use crate::budget::Level;
 use crate::head::open::OpenStripe;
 use crate::wal;
 
@@ -65,10 +65,7 @@ impl Inner {
     }
 
     fn write_again(&self, write: &mut WriteSide) -> io::Result<()> {
-        {
-            let table = self.series.read().unwrap_or_else(PoisonError::into_inner);
-            write.series_file.append_new(&table)?;
-        }
+        self.series.append_new()?;
         if write.lag.is_catching_up {
             write.wal.restart()?;
         } else {
@@ -100,6 +97,6 @@ impl Inner {
 
     /// Whether rows may be kept that the log does not take.
     pub(super) fn has_room(&self) -> bool {
-        !self.is_full.load(Ordering::Relaxed)
+        self.admission.level() < Level::Closed
     }
 }

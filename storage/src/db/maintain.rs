@@ -12,8 +12,11 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use roaring::RoaringBitmap;
+
 use super::stats::Counters;
-use super::{Inner, WriteSide, lock};
+use super::{Inner, MemoryState, WriteSide, lock};
+use crate::budget::{Level, Reading};
 use crate::day::catalog::{Catalog, Day, Stripe};
 use crate::day::file::{DayFile, directory_of};
 use crate::day::stripe::{Encoded, encode_rows};
@@ -30,6 +33,8 @@ const LOG_IDLE_MS: i64 = 3000;
 const REWRITE_SHARE: u64 = 16;
 /// What was not read for this time leaves the caches.
 const AGE_MS: i64 = 120_000;
+/// From one look at series that are out of use to the next.
+const COLLECT_MS: i64 = 60_000;
 /// A day file longer than this is closed.
 const DAY_FILE_BYTES: u64 = 1 << 30;
 
@@ -51,6 +56,7 @@ pub(super) struct DayFiles {
     doomed: Vec<i64>,
     last_slow_ms: Option<i64>,
     last_age_ms: Option<i64>,
+    last_collect_ms: Option<i64>,
     log: LogWatch,
 }
 
@@ -84,6 +90,7 @@ impl DayFiles {
             doomed: Vec::new(),
             last_slow_ms: None,
             last_age_ms: None,
+            last_collect_ms: None,
             log: LogWatch::default(),
         }
     }
@@ -130,6 +137,7 @@ impl Inner {
             }
         };
         self.index_new_series();
+        self.report_series();
         let is_slow = {
             let mut files = lock(&self.day_files);
             let interval = i64::from(SLOW_TICKS) * TICK.as_millis() as i64;
@@ -160,12 +168,14 @@ impl Inner {
         }
         note(self.bound_log(now_ms, is_slow));
         if is_slow {
+            note(self.collect_series(now_ms));
             note(self.save_metadata());
             if self.options.merge_days {
                 note(self.merge_closed_day(now_ms));
             }
-            self.account(now_ms);
+            self.age(now_ms);
         }
+        self.account(now_ms);
         first
     }
 
@@ -174,12 +184,9 @@ impl Inner {
     fn index_new_series(&self) {
         const BATCH: u32 = 8192;
         loop {
-            let table = self.series.read().unwrap_or_else(PoisonError::into_inner);
-            let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-            if !index.is_behind(&table) || self.is_closed.load(Ordering::Relaxed) {
+            if !self.series.index_some(BATCH) || self.is_closed.load(Ordering::Relaxed) {
                 return;
             }
-            index.catch_up(&table, BATCH);
         }
     }
 
@@ -286,7 +293,7 @@ impl Inner {
                 return Err(io::Error::other("the log lags behind memory"));
             }
             // Series first: rows name them.
-            self.sync_series(&mut write)?;
+            self.series.sync()?;
             let (file, number, len) = write.wal.open_file();
             (file, number, len, write.wal.is_dirty())
         };
@@ -302,12 +309,6 @@ impl Inner {
             Err(_) => write.lag.begin(),
         }
         synced
-    }
-
-    /// Makes all series durable that rows may name.
-    pub(super) fn sync_series(&self, write: &mut WriteSide) -> io::Result<()> {
-        let table = self.series.read().unwrap_or_else(PoisonError::into_inner);
-        write.series_file.sync(&*self.options.file_system, &self.options.path, &table)
     }
 
     /// Keeps the log near to what a start would need of it: cuts it when it is
@@ -363,7 +364,7 @@ impl Inner {
 
     /// Makes all stripes durable, and the series that they name.
     pub(super) fn sync_days(&self, files: &mut DayFiles) -> io::Result<()> {
-        self.sync_series(&mut lock(&self.write))?;
+        self.series.sync()?;
         for file in &files.inherited {
             if file.file().sync().is_err() {
                 files.suspect.extend(file.day());
@@ -424,11 +425,12 @@ impl Inner {
                     Counters::add(&self.counters.time_retentions, 1);
                 }
             }
+            let series_bytes = self.series.figures().file_bytes;
             let disk_bytes = |catalog: &Catalog, write: &WriteSide| {
                 let days: u64 = catalog.days.iter().map(|d| d.bytes).sum();
-                days + write.wal.bytes() + write.series_file.len()
+                days + write.wal.bytes() + series_bytes
             };
-            let limit = self.options.retention_size_bytes;
+            let limit = self.disk_limit_bytes();
             let mut needs_room = is_out_of_room;
             while limit > 0
                 && catalog.days.len() > 1
@@ -454,7 +456,8 @@ impl Inner {
             }
             self.remove_doomed(&mut files)?;
         }
-        self.forget_tombstones()
+        self.forget_tombstones()?;
+        self.forget_series()
     }
 
     /// Removes the directories of days that are not in the catalog any more.
@@ -492,9 +495,69 @@ impl Inner {
         Ok(())
     }
 
-    /// Compares the head with its share, and lets caches age.
-    fn account(&self, now_ms: i64) {
-        let limit = self.options.head_limit_bytes;
+    /// Most bytes on disk; 0: no limit.
+    fn disk_limit_bytes(&self) -> u64 {
+        let size = self.options.retention_size_bytes;
+        let percentage = self.options.retention_percentage;
+        if percentage <= 0.0 {
+            return size;
+        }
+        let Some(capacity) = (self.options.disk_capacity)() else { return size };
+        // At least one byte: 0 is no limit.
+        let share = ((capacity as f64 * percentage.min(100.0) / 100.0) as u64).max(1);
+        if size == 0 { share } else { share.min(size) }
+    }
+
+    /// Writes new series to segments, forgets those out of use, and merges
+    /// segments.
+    fn collect_series(&self, now_ms: i64) -> io::Result<()> {
+        // Held for the sake of a snapshot, which lists files.
+        let mut files = lock(&self.day_files);
+        let counts = files
+            .last_collect_ms
+            .is_none_or(|last| now_ms.saturating_sub(last).saturating_abs() >= COLLECT_MS);
+        if counts {
+            files.last_collect_ms = Some(now_ms);
+        }
+        let in_use = || super::read::series_of_head(&self.snapshot().view);
+        let between = || self.between_steps();
+        if self.series.collect(in_use, counts, &between)? {
+            while self.series.merge_segments(&between)? {}
+        }
+        Ok(())
+    }
+
+    /// Ends the series that have no samples in any day that is left.
+    fn forget_series(&self) -> io::Result<()> {
+        let files = lock(&self.day_files);
+        if !files.unread.is_empty() {
+            // What is in such a day may be read by a later start.
+            return Ok(());
+        }
+        let ended = {
+            // Nobody commits rows of a series meanwhile.
+            let write = lock(&self.write);
+            let mut used = RoaringBitmap::new();
+            write.catalog.days.iter().for_each(|day| day.add_ids(&mut used));
+            for open in write.writer.open_stripes().chain(&write.sealing) {
+                open.lock().layout().add_ids(&mut used);
+            }
+            self.series.end_unused(&used)
+        };
+        self.series.rewrite_ended(ended, &|| self.between_steps())
+    }
+
+    /// Work may take minutes: what others wait for goes on meanwhile, and closing
+    /// does not wait for it.
+    pub(super) fn between_steps(&self) -> io::Result<()> {
+        if self.is_closed.load(Ordering::Relaxed) {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "closing"));
+        }
+        self.sync_beside(self.now_ms())
+    }
+
+    /// Lets caches and decoded rows age.
+    fn age(&self, now_ms: i64) {
         {
             let mut files = lock(&self.day_files);
             if files.last_age_ms.is_none_or(|l| (now_ms - l).abs() >= AGE_MS) {
@@ -503,17 +566,38 @@ impl Inner {
                 self.runs.age();
                 self.columns.age();
                 self.selections.age();
+                self.series.age_cache();
             }
         }
+        self.snapshot().view.open.iter().for_each(|open| open.lock().age_decoded());
+    }
+
+    /// Compares what is held with the head's share.
+    fn account(&self, now_ms: i64) {
         let view = self.snapshot().view;
-        let mut bytes = lock(&self.write).writer.heap_bytes();
+        let series = self.series.figures();
+        let rows = lock(&self.write).writer.heap_bytes() as u64;
+        let mut head = rows + series.table_bytes + series.index_bytes;
+        let caches = self.headers.figures().0
+            + self.runs.figures().0
+            + self.columns.figures().0
+            + self.selections.figures().0;
+        let mut others = series.cache_bytes + (caches + view.catalog.heap_bytes()) as u64;
         for open in &view.open {
-            let mut rows = open.lock();
-            rows.age_decoded();
-            bytes += rows.heap_bytes();
+            let rows = open.lock();
+            head += rows.heap_bytes() as u64;
+            others += rows.decoded_bytes() as u64;
         }
-        bytes += self.series.read().unwrap_or_else(PoisonError::into_inner).heap_bytes();
-        self.is_full.store(limit > 0 && bytes >= limit, Ordering::Relaxed);
+        let process = (self.options.process_memory)();
+        let level = self.admission.reconcile(Reading { head, others, process }, now_ms);
+        let (charged_bytes, limit_bytes, _) = self.admission.figures();
+        let state = match level {
+            None => return,
+            Some(Level::Open) => MemoryState::Enough,
+            Some(Level::Worst) => MemoryState::Short { charged_bytes, limit_bytes },
+            Some(Level::Closed) => MemoryState::Full { charged_bytes, limit_bytes },
+        };
+        (self.options.on_memory)(state);
     }
 
     /// Writes metadata that changed.

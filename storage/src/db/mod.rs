@@ -5,9 +5,9 @@
 //! retention; with [`DbOptions::background`] off, [`Db::run_maintenance`] does
 //! that when it is called.
 //!
-//! Locks, in the order they are taken: day files, write side, series table,
-//! view. Commits take the write side for the time of one write(2); a querier
-//! takes the view for the time of two copies.
+//! Locks, in the order they are taken: day files, write side, series, view.
+//! Commits take the write side for the time of one write(2); a querier takes the
+//! view for the time of two copies.
 
 mod admin;
 mod append;
@@ -26,28 +26,28 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod tombstones;
+mod verify;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use crate::append::{Appendable, Appender, SourceId, SyncClass};
-use crate::budget::Cache;
+use crate::budget::{Admission, Cache};
 use crate::day::catalog::Catalog;
 use crate::day::stripe::Header;
 use crate::engine::fs::{Disk, FileSystem, Lock};
 use crate::head::open::OpenStripe;
 use crate::head::write::Writer;
-use crate::index::Index;
 use crate::read::{Querier, Queryable, ReadError};
-use crate::series::SeriesTable;
-use crate::series::file::SeriesFile;
+use crate::series::Series;
 use crate::wal::Wal;
 pub use admin::day_of_ms;
 pub use damage::Damage;
 pub use stats::{CardinalityStats, DayStats, DbStats, ReplayStats};
+pub use verify::{Problem, VerifyReport};
 
 /// The wall clock: milliseconds since the Unix epoch.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -62,6 +62,8 @@ pub struct DbOptions {
     pub retention_time_ms: i64,
     /// Most bytes on disk, log included; 0: no limit.
     pub retention_size_bytes: u64,
+    /// Most of the disk that is used, in percent; 0: no limit.
+    pub retention_percentage: f64,
     /// How much older than the newest sample a late sample may be; 0: none
     /// are taken. Milliseconds.
     pub out_of_order_window_ms: i64,
@@ -72,8 +74,13 @@ pub struct DbOptions {
     pub log_slack_bytes: u64,
     /// How far in the future a sample may be. Milliseconds.
     pub future_limit_ms: i64,
-    /// Most bytes of the head: open rows, series, index; new series are
-    /// refused beyond. 0: no limit.
+    /// When more series are new, their labels are written to a segment, so that a
+    /// start is quick.
+    pub new_series_limit: u32,
+    /// When more series are in memory and out of use, they leave it.
+    pub unused_series_limit: u32,
+    /// Most bytes of the head: open rows, series, index, and what no other
+    /// account has; new series are refused near and beyond. 0: no limit.
     pub head_limit_bytes: usize,
     /// Most bytes of what is kept of the days.
     pub cache_limit_bytes: usize,
@@ -90,6 +97,47 @@ pub struct DbOptions {
     pub file_system: Arc<dyn FileSystem>,
     /// Is told of each damage that is found, once. Must not call the storage.
     pub on_damage: Arc<dyn Fn(&Damage) + Send + Sync>,
+    /// Anonymous memory of the process, in bytes, if it is known: what no
+    /// account has is charged to the head.
+    pub process_memory: Gauge,
+    /// Size of the disk, in bytes, if it is known.
+    pub disk_capacity: Gauge,
+    /// Is told when memory becomes short, and when there is enough again. Called
+    /// with locks held: must be quick, and must not use the storage.
+    pub on_memory: Arc<dyn Fn(MemoryState) + Send + Sync>,
+}
+
+/// Reads a figure of the machine.
+pub type Gauge = Arc<dyn Fn() -> Option<u64> + Send + Sync>;
+
+/// Whether there is memory for new series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MemoryState {
+    /// New series are taken.
+    #[error("there is enough memory again: new series are taken")]
+    Enough,
+    /// The sources that made the most series are refused new ones.
+    #[error(
+        "memory is short ({charged_bytes} of {limit_bytes} bytes): new series of the targets that \
+         made the most are refused"
+    )]
+    Short {
+        /// Bytes charged to the head.
+        charged_bytes: u64,
+        /// Its share of the memory.
+        limit_bytes: u64,
+    },
+    /// All new series are refused.
+    #[error(
+        "the memory limit is reached ({charged_bytes} of {limit_bytes} bytes): new series are refused"
+    )]
+    Full {
+        /// Bytes charged to the head.
+        charged_bytes: u64,
+        /// Its share of the memory.
+        limit_bytes: u64,
+    },
 }
 
 impl DbOptions {
@@ -99,10 +147,13 @@ impl DbOptions {
             path: path.into(),
             retention_time_ms: 15 * crate::day::DAY_MS,
             retention_size_bytes: 0,
+            retention_percentage: 0.0,
             out_of_order_window_ms: 0,
             wal_sync_interval_ms: 15_000,
             log_slack_bytes: 64 << 10,
             future_limit_ms: crate::day::DAY_MS,
+            new_series_limit: 192 << 10,
+            unused_series_limit: 8 << 10,
             head_limit_bytes: 0,
             cache_limit_bytes: 32 << 20,
             max_exemplars: 100_000,
@@ -111,6 +162,9 @@ impl DbOptions {
             clock: Arc::new(system_time_ms),
             file_system: Arc::new(Disk),
             on_damage: Arc::new(|_| {}),
+            process_memory: Arc::new(|| None),
+            disk_capacity: Arc::new(|| None),
+            on_memory: Arc::new(|_| {}),
         }
     }
 }
@@ -169,8 +223,7 @@ pub struct Db {
 /// What appenders, queriers and the thread share.
 struct Inner {
     options: DbOptions,
-    series: RwLock<SeriesTable>,
-    index: RwLock<Index>,
+    series: Series,
     write: Mutex<WriteSide>,
     view: RwLock<Snapshot>,
     /// Held while stripes are written; the files of the open days.
@@ -185,13 +238,11 @@ struct Inner {
     tombstones: RwLock<Arc<tombstones::Tombstones>>,
     changes: changes::Changes,
     counters: stats::Counters,
-    /// Series that were given an id.
-    series_count: AtomicU32,
     /// No committed sample is newer.
     newest_ms: AtomicI64,
     is_closed: AtomicBool,
-    /// New series are refused.
-    is_full: AtomicBool,
+    /// Whether new series are taken.
+    admission: Admission,
     wake: (Mutex<Wake>, Condvar),
     /// Bytes on disk when last looked at.
     disk_bytes: AtomicU64,
@@ -211,7 +262,6 @@ struct Wake {
 struct WriteSide {
     writer: Writer,
     wal: Wal,
-    series_file: SeriesFile,
     commit: u64,
     record: Vec<u8>,
     /// Full stripes that are not in the days yet.
@@ -301,6 +351,7 @@ impl Db {
     /// thousand of them.
     #[must_use]
     pub fn damages(&self) -> Vec<Damage> {
+        self.inner.report_series();
         lock(&self.inner.damages).all().to_vec()
     }
 
@@ -314,7 +365,20 @@ impl Db {
     /// long. Walks the whole index.
     #[must_use]
     pub fn cardinality(&self, limit: usize) -> CardinalityStats {
-        self.inner.cardinality(limit)
+        self.inner.cardinality(limit, None)
+    }
+
+    /// As [`Db::cardinality`], of the series that may have samples in
+    /// `start_ms..=end_ms`, not only of those with open rows.
+    #[must_use]
+    pub fn cardinality_between(
+        &self,
+        start_ms: i64,
+        end_ms: i64,
+        limit: usize,
+    ) -> CardinalityStats {
+        let querier = read::DbQuerier::new(Arc::clone(&self.inner), start_ms, end_ms);
+        self.inner.cardinality(limit, Some(querier.ids().clone()))
     }
 }
 

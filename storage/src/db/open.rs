@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::sync::{Arc, Condvar, Mutex, RwLock};
 use std::time::Instant;
 
@@ -20,15 +20,13 @@ use super::metadata::{self, Families};
 use super::stats::{Counters, ReplayStats};
 use super::tombstones::{self, Tombstones};
 use super::{Damage, DbOptions, Inner, OpenError, Snapshot, View, Wake, WriteSide};
-use crate::budget::Cache;
+use crate::budget::{Admission, Cache};
 use crate::day::catalog::{Catalog, Stripe};
 use crate::day::file::{DayFile, EXTENSION, MERGED_EXTENSION, day_of_directory};
-use crate::engine::fs::{FileSystem, Lock};
+use crate::engine::fs::{FileSystem, Lock, is_lack_of_room};
 use crate::head::open::{OpenStripe, Rows};
 use crate::head::write::Writer;
-use crate::index::Index;
-use crate::series::SeriesTable;
-use crate::series::file::{self as series_file, SeriesFile};
+use crate::series::{Series, SeriesLimits};
 use crate::wal::Wal;
 use crate::wal::replay::{self, Replayed, Report, Segments};
 
@@ -65,20 +63,21 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
     create_directories(&*fs, &root).map_err(io_error("creating directories"))?;
 
     let mut damages = Vec::new();
-    let mut table = SeriesTable::default();
-    let (mut series_file, loaded) =
-        SeriesFile::open(&*fs, &root, &mut table).map_err(io_error(series_file::NAME))?;
-    fs.sync_dir(&root.join("series")).map_err(io_error(series_file::NAME))?;
-    for (offset, bytes) in loaded.damaged {
-        damages.push(damage(series_file::NAME, offset, bytes, "labels of series are lost"));
-    }
+    let cache_bytes = options.cache_limit_bytes;
+    let limits = SeriesLimits {
+        tail: options.new_series_limit,
+        unused: u64::from(options.unused_series_limit),
+        cache_bytes: cache_bytes / 16,
+    };
+    let opened = Series::open(Arc::clone(&fs), &root, limits);
+    let (mut series, torn_bytes) = opened.map_err(|e| io_error(&e.file)(e.source))?;
     let mut days = find_days(&*fs, &root, &mut damages).map_err(io_error("days"))?;
     let metadata = or_damage(Families::load(&*fs, &root), metadata::NAME, &mut damages)
         .map_err(io_error(metadata::NAME))?;
     let tombstones = or_damage(Tombstones::load(&*fs, &root), tombstones::NAME, &mut damages)
         .map_err(io_error(tombstones::NAME))?;
 
-    let mut head = Replay::new(&mut days.catalog, table.len());
+    let mut head = Replay::new(&mut days.catalog, series.next_id());
     let mut exemplars = Ring::new(options.max_exemplars);
     let log = read_log(&*fs, &root, &mut damages, &mut |entry| match entry {
         Replayed::Exemplar { series, exemplar } => {
@@ -98,13 +97,7 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
     // labels are there or not.
     let named = restored.iter().flat_map(|(_, rows)| rows.ids.iter().copied()).max();
     let named = named.max(days.catalog.max_series()).max(tombstones.max_id());
-    let known = table.len();
-    table.skip_to(named.map_or(0, |id| id.saturating_add(1)));
-    series_file.skip_to(&table);
-    if table.len() > known {
-        let what = format!("labels of {} series at the end are lost", table.len() - known);
-        damages.push(damage(series_file::NAME, series_file.len(), 0, &what));
-    }
+    series.skip_to(named.map_or(0, |id| id.saturating_add(1)));
 
     let created = Wal::create(Arc::clone(&fs), &root, log.closed.clone(), log.next_segment);
     let (wal, lag) = match created {
@@ -120,7 +113,7 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
         ),
         Err(e) => return Err(io_error("wal")(e)),
     };
-    let mut writer = Writer::new(next_stripe_id, table.len(), wal.segment());
+    let mut writer = Writer::new(next_stripe_id, series.next_id(), wal.segment());
     let now_ms = (options.clock)();
     for (id, mut rows) in restored {
         rows.touched_ms = now_ms;
@@ -145,20 +138,16 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
         samples,
         dropped_items,
         damaged_bytes: report.damaged_bytes,
-        torn_bytes: report.torn_bytes + loaded.torn_bytes,
+        torn_bytes: report.torn_bytes + torn_bytes,
     });
-    let cache_bytes = options.cache_limit_bytes;
     let mut day_files = DayFiles::new(days.next_file);
     (day_files.inherited, day_files.unread) = (inherited, days.unread);
     let inner = Inner {
-        series_count: AtomicU32::new(table.len()),
         newest_ms: AtomicI64::new(writer.newest_ms.unwrap_or(i64::MIN)),
-        series: RwLock::new(table),
-        index: RwLock::new(Index::default()),
+        series,
         write: Mutex::new(WriteSide {
             writer,
             wal,
-            series_file,
             commit: 0,
             record: Vec::new(),
             sealing,
@@ -170,7 +159,7 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
         view: RwLock::new(Snapshot { commit: 0, view: Arc::new(view) }),
         day_files: Mutex::new(day_files),
         headers: Cache::new(cache_bytes / 8),
-        runs: Cache::new(cache_bytes / 4),
+        runs: Cache::new(cache_bytes / 16 * 3),
         columns: Cache::new(cache_bytes / 2),
         asked_columns: super::joined::Asked::default(),
         selections: Cache::new(cache_bytes / 8),
@@ -180,24 +169,20 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
         changes: super::changes::Changes::default(),
         counters,
         is_closed: AtomicBool::new(false),
-        is_full: AtomicBool::new(false),
+        admission: Admission::new(options.head_limit_bytes as u64),
         wake: (Mutex::new(Wake::default()), Condvar::new()),
         disk_bytes: AtomicU64::new(0),
         damages: Mutex::default(),
         _lock: Mutex::new(Some(lock)),
         options,
     };
+    inner.report_series();
     damages.into_iter().for_each(|damage| inner.report(damage));
     Ok(inner)
 }
 
 fn damage(file: &str, offset: u64, bytes: u64, what: &str) -> Damage {
     Damage { file: file.to_owned(), offset, bytes, what: what.to_owned() }
-}
-
-/// Whether a call failed because nothing can be written at the moment.
-fn is_lack_of_room(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What was loaded; nothing if its file is damaged.

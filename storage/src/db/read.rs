@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::ops::RangeInclusive;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use roaring::RoaringBitmap;
 
@@ -17,11 +17,9 @@ use crate::axis::{AxisTable, Layout};
 use crate::day::catalog::Stripe;
 use crate::day::stripe::{Header, RunRange};
 use crate::head::open::{OpenRows, OpenStripe};
-use crate::index::Index;
 use crate::labels::{Labels, Matcher};
 use crate::read::{Axis, Column, Querier, ReadError, SeriesRef, SeriesSet, Version};
 use crate::sample::{Exemplar, Metadata};
-use crate::series::SeriesTable;
 
 /// Most scans that wait for the next series: a query reads few selectors, each
 /// over a range of its own.
@@ -56,27 +54,14 @@ pub(super) struct OpenPart {
 pub(super) fn series_of_head(view: &View) -> RoaringBitmap {
     let mut ids = RoaringBitmap::new();
     for open in &view.open {
-        for &id in &open.lock().ids {
-            ids.insert(id);
-        }
+        open.lock().layout().add_ids(&mut ids);
     }
     ids
 }
 
-impl Inner {
-    /// Calls `f` with an index that knows all series.
-    pub(super) fn with_index<T>(&self, f: impl FnOnce(&Index, &SeriesTable) -> T) -> T {
-        let table = self.series.read().unwrap_or_else(PoisonError::into_inner);
-        {
-            let index = self.index.read().unwrap_or_else(PoisonError::into_inner);
-            if !index.is_behind(&table) {
-                return f(&index, &table);
-            }
-        }
-        let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
-        index.catch_up(&table, u32::MAX);
-        f(&index, &table)
-    }
+/// What reading the series' files said.
+pub(super) fn series_error(source: io::Error) -> ReadError {
+    ReadError::Io { file: crate::series::file::DIRECTORY.to_owned(), source }
 }
 
 impl DbQuerier {
@@ -123,37 +108,24 @@ impl DbQuerier {
     }
 
     /// All series that may have samples in the range.
-    fn ids(&self) -> &RoaringBitmap {
+    pub(super) fn ids(&self) -> &RoaringBitmap {
         self.ids.get_or_init(|| {
             let mut ids = RoaringBitmap::new();
-            let mut add = |layout: &Layout| {
-                for (first, len) in layout.id_runs() {
-                    ids.insert_range(first..first.saturating_add(len));
-                }
-            };
             for day in self.view.catalog.days_in(self.start_ms, self.end_ms) {
                 for list in &day.layouts {
                     let overlaps = list.min_ms <= self.end_ms && list.max_ms >= self.start_ms;
                     if overlaps && list.stripes_in(self.start_ms, self.end_ms).next().is_some() {
-                        add(&list.layout);
+                        list.layout.add_ids(&mut ids);
                     }
                 }
             }
-            self.open().iter().for_each(|part| add(&part.layout));
+            self.open().iter().for_each(|part| part.layout.add_ids(&mut ids));
             ids
         })
     }
 
-    fn matching(&self, matchers: &[Matcher]) -> RoaringBitmap {
-        let within = self.ids().clone();
-        self.inner.with_index(|index, table| {
-            let mut found = index.select(table, matchers, within);
-            if table.has_nameless() {
-                // Their labels are lost; what is left is no series.
-                found = found.iter().filter(|id| !table.record(*id).is_empty()).collect();
-            }
-            found
-        })
+    fn matching(&self, matchers: &[Matcher]) -> Result<RoaringBitmap, ReadError> {
+        self.inner.series.select(matchers, self.ids()).map_err(series_error)
     }
 
     /// The one axis with these timestamps.
@@ -211,21 +183,17 @@ impl OpenPart {
 
 impl Querier for DbQuerier {
     fn select(&self, matchers: &[Matcher], sorted: bool) -> Result<Vec<SeriesRef>, ReadError> {
-        let found = self.matching(matchers);
-        let mut ids: Vec<u32> = found.iter().collect();
-        if sorted {
-            let table = self.inner.series.read().unwrap_or_else(PoisonError::into_inner);
-            ids.sort_by(|a, b| table.compare(*a, *b));
-        }
+        let found = self.matching(matchers)?;
+        let ids = self.inner.series.listed(&found, sorted).map_err(series_error)?;
         Ok(ids.into_iter().map(SeriesRef).collect())
     }
 
     fn series(&self, matchers: &[Matcher]) -> Result<Arc<SeriesSet>, ReadError> {
-        Ok(self.inner.select_sorted(matchers, self.ids()))
+        self.inner.select_sorted(matchers, self.ids()).map_err(series_error)
     }
 
     fn labels(&self, series: SeriesRef) -> Result<Labels, ReadError> {
-        Ok(self.inner.series.read().unwrap_or_else(PoisonError::into_inner).labels(series.0))
+        self.inner.series.labels(series.0).map_err(series_error)
     }
 
     fn read(
@@ -249,12 +217,8 @@ impl Querier for DbQuerier {
     }
 
     fn label_names(&self, matchers: &[Matcher], limit: usize) -> Result<Vec<String>, ReadError> {
-        let found = self.matching(matchers);
-        let mut names = self.inner.with_index(|index, table| index.label_names(table, &found));
-        if limit > 0 {
-            names.truncate(limit);
-        }
-        Ok(names)
+        let found = self.matching(matchers)?;
+        self.inner.series.label_names(&found, limit).map_err(series_error)
     }
 
     fn label_values(
@@ -263,13 +227,8 @@ impl Querier for DbQuerier {
         matchers: &[Matcher],
         limit: usize,
     ) -> Result<Vec<String>, ReadError> {
-        let found = self.matching(matchers);
-        let mut values =
-            self.inner.with_index(|index, table| index.label_values(table, name, &found));
-        if limit > 0 {
-            values.truncate(limit);
-        }
-        Ok(values)
+        let found = self.matching(matchers)?;
+        self.inner.series.label_values(name, &found, limit).map_err(series_error)
     }
 
     fn exemplars(
@@ -287,9 +246,10 @@ impl Querier for DbQuerier {
                 }
             }
         }
-        let table = self.inner.series.read().unwrap_or_else(PoisonError::into_inner);
-        let mut found: Vec<(Labels, Vec<Exemplar>)> =
-            by_series.into_iter().map(|(id, e)| (table.labels(id), e)).collect();
+        let with_labels = by_series.into_iter().map(|(id, e)| {
+            self.inner.series.labels(id).map(|labels| (labels, e)).map_err(series_error)
+        });
+        let mut found = with_labels.collect::<Result<Vec<(Labels, Vec<Exemplar>)>, _>>()?;
         found.retain(|(labels, _)| {
             let matches = |set: &Vec<Matcher>| {
                 set.iter().all(|m| m.matches(labels.get(&m.name).unwrap_or("")))

@@ -8,21 +8,21 @@
 //! of other times: there the few are sorted anew.
 
 use std::fmt::Write as _;
+use std::io;
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::Inner;
-use crate::index::Index;
 use crate::labels::{Labels, Matcher};
 use crate::read::{SeriesRef, SeriesSet};
-use crate::series::SeriesTable;
+use crate::series::Series;
 
 /// Most series of a selection that is kept.
 const MAX_KEPT: u64 = 1 << 14;
 
-/// What a selector found among the first series of the table.
+/// What a selector found among the first series.
 #[derive(Debug)]
 pub(super) struct Selection {
     /// The matchers: a hash finds the entry, this tells that it is the one.
@@ -39,51 +39,47 @@ impl Inner {
         &self,
         matchers: &[Matcher],
         within: &RoaringBitmap,
-    ) -> Arc<SeriesSet> {
+    ) -> io::Result<Arc<SeriesSet>> {
         let text = text_of(matchers);
         let key = xxh3_64(text.as_bytes());
         let kept = self.selections.get(key).filter(|kept| kept.text == text);
-        self.with_index(|index, table| {
-            let selection = match kept {
-                Some(kept) if kept.upto == table.len() => kept,
-                kept => {
-                    let ids = look(index, table, matchers, kept.as_deref());
-                    let wanted = &ids & within;
-                    if !is_worth_keeping(ids.len(), wanted.len()) {
-                        return Arc::new(set_of(table, &wanted));
-                    }
-                    let set = match kept {
-                        Some(kept) if kept.ids.len() == ids.len() => Arc::clone(&kept.set),
-                        _ => Arc::new(set_of(table, &ids)),
-                    };
-                    let selection = Arc::new(Selection { text, upto: table.len(), ids, set });
-                    self.selections.insert(key, Arc::clone(&selection), selection.heap_bytes());
-                    selection
+        let upto = self.series.next_id();
+        let selection = match kept {
+            Some(kept) if kept.upto == upto => kept,
+            kept => {
+                let ids = look(&self.series, matchers, upto, kept.as_deref())?;
+                let wanted = &ids & within;
+                if !is_worth_keeping(ids.len(), wanted.len()) {
+                    return set_of(&self.series, &wanted);
                 }
-            };
-            selection.within(table, within)
-        })
+                let set = match kept {
+                    Some(kept) if kept.ids.len() == ids.len() => Arc::clone(&kept.set),
+                    _ => set_of(&self.series, &ids)?,
+                };
+                let selection = Arc::new(Selection { text, upto, ids, set });
+                self.selections.insert(key, Arc::clone(&selection), selection.heap_bytes());
+                selection
+            }
+        };
+        selection.within(&self.series, within)
     }
 }
 
-/// All series that match; those that were found before are not looked at again.
+/// All series below `upto` that match; those that were found before are not
+/// looked at again.
 fn look(
-    index: &Index,
-    table: &SeriesTable,
+    series: &Series,
     matchers: &[Matcher],
+    upto: u32,
     kept: Option<&Selection>,
-) -> RoaringBitmap {
+) -> io::Result<RoaringBitmap> {
     let mut new = RoaringBitmap::new();
-    new.insert_range(kept.map_or(0, |k| k.upto)..table.len());
-    let mut ids = index.select(table, matchers, new);
-    if table.has_nameless() {
-        // Their labels are lost; what is left is no series.
-        ids = ids.iter().filter(|id| !table.record(*id).is_empty()).collect();
-    }
+    new.insert_range(kept.map_or(0, |k| k.upto)..upto);
+    let mut ids = series.select(matchers, &new)?;
     if let Some(kept) = kept {
         ids |= &kept.ids;
     }
-    ids
+    Ok(ids)
 }
 
 /// Whether few enough series match, and most of them are wanted, so that
@@ -93,16 +89,16 @@ const fn is_worth_keeping(all: u64, wanted: u64) -> bool {
 }
 
 impl Selection {
-    fn within(&self, table: &SeriesTable, within: &RoaringBitmap) -> Arc<SeriesSet> {
+    fn within(&self, series: &Series, within: &RoaringBitmap) -> io::Result<Arc<SeriesSet>> {
         if self.ids.is_subset(within) {
-            return Arc::clone(&self.set);
+            return Ok(Arc::clone(&self.set));
         }
         let wanted = &self.ids & within;
         if !is_worth_keeping(self.ids.len(), wanted.len()) {
-            return Arc::new(set_of(table, &wanted));
+            return set_of(series, &wanted);
         }
-        let series = self.set.series.iter().filter(|(s, _)| wanted.contains(s.0)).cloned();
-        Arc::new(SeriesSet { series: series.collect(), is_typed: self.set.is_typed })
+        let some = self.set.series.iter().filter(|(s, _)| wanted.contains(s.0)).cloned();
+        Ok(Arc::new(SeriesSet { series: some.collect(), is_typed: self.set.is_typed }))
     }
 
     /// Bytes on the heap.
@@ -118,10 +114,9 @@ impl Selection {
 }
 
 /// These series, sorted by labels.
-fn set_of(table: &SeriesTable, ids: &RoaringBitmap) -> SeriesSet {
-    let mut sorted: Vec<u32> = ids.iter().collect();
-    sorted.sort_unstable_by(|a, b| table.compare(*a, *b));
-    SeriesSet::new(sorted.into_iter().map(|id| (SeriesRef(id), table.labels(id))).collect())
+fn set_of(series: &Series, ids: &RoaringBitmap) -> io::Result<Arc<SeriesSet>> {
+    let sorted = series.labelled(ids)?.into_iter().map(|(id, labels)| (SeriesRef(id), labels));
+    Ok(Arc::new(SeriesSet::new(sorted.collect())))
 }
 
 /// A text that only these matchers have.

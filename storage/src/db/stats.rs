@@ -12,10 +12,21 @@ pub struct DbStats {
     pub head_series: u64,
     /// Series that have an id, dead ones included.
     pub series: u64,
+    /// Of these, those whose labels are in memory.
+    pub series_in_memory: u64,
+    /// Files of series that are not in memory.
+    pub series_segments: u64,
     /// Series that got an id since the start (`..._head_series_created_total`).
     pub series_created: u64,
     /// New series that were refused for want of memory.
     pub series_refused: u64,
+    /// Bytes charged to the head by the last look, and its share of the memory
+    /// (0: no limit).
+    pub head_charged_bytes: u64,
+    /// See `head_charged_bytes`.
+    pub head_limit_bytes: u64,
+    /// Sources whose new series are refused by name.
+    pub sources_refused: u64,
     /// Columns of open stripes (`..._head_chunks`).
     pub head_chunks: u64,
     /// Columns written into stripes (`..._head_chunks_created_total`).
@@ -50,6 +61,8 @@ pub struct DbStats {
     pub series_bytes: u64,
     /// Bytes of the index.
     pub index_bytes: u64,
+    /// Bytes of what is known of stripes.
+    pub catalog_bytes: u64,
     /// Bytes of rows and runs that are kept for readers.
     pub cache_bytes: u64,
     /// Look-ups of the caches that found something, and that did not.
@@ -68,7 +81,7 @@ pub struct DbStats {
     pub write_failures: u64,
     /// Rows are in memory only, because the log cannot be written.
     pub log_lags: bool,
-    /// Bytes of the series file.
+    /// Bytes of the files of series.
     pub series_file_bytes: u64,
     /// Bytes of all stripes (`..._storage_blocks_bytes`).
     pub days_bytes: u64,
@@ -151,6 +164,8 @@ pub struct CardinalityStats {
     pub series_by_pair: Vec<(String, u64)>,
     /// Number of different label pairs.
     pub pairs: u64,
+    /// Number of series.
+    pub series: u64,
 }
 
 /// Counts since the start.
@@ -228,7 +243,6 @@ impl Inner {
             s.wal_written_bytes = write.wal.written_bytes;
             s.wal_segment = write.wal.segment();
             s.log_lags = write.lag.lags;
-            s.series_file_bytes = write.series_file.len();
             drop(write);
             self.snapshot().view
         };
@@ -242,6 +256,7 @@ impl Inner {
             s.head_min_time_ms = min(s.head_min_time_ms, rows.times.first().copied());
             s.max_time_ms = s.max_time_ms.max(rows.times.last().copied());
         }
+        s.catalog_bytes = view.catalog.heap_bytes() as u64;
         s.min_time_ms = s.head_min_time_ms;
         for day in &view.catalog.days {
             let Some((min_time_ms, max_time_ms)) = day.bounds() else { continue };
@@ -260,14 +275,14 @@ impl Inner {
                 bytes: day.bytes,
             });
         }
-        {
-            let series = self.series.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            s.series = u64::from(series.len());
-            s.series_bytes = series.heap_bytes() as u64;
-        }
-        s.index_bytes =
-            self.index.read().unwrap_or_else(std::sync::PoisonError::into_inner).heap_bytes()
-                as u64;
+        let series = self.series.figures();
+        s.series = series.series;
+        s.series_in_memory = series.in_memory;
+        s.series_bytes = series.table_bytes;
+        s.series_file_bytes = series.file_bytes;
+        s.series_segments = series.segments;
+        s.index_bytes = series.index_bytes;
+        s.cache_bytes += series.cache_bytes;
         let caches = [
             self.headers.figures(),
             self.runs.figures(),
@@ -279,6 +294,9 @@ impl Inner {
             s.cache_hits += hits;
             s.cache_misses += misses;
         }
+        let (charged, limit, refused) = self.admission.figures();
+        (s.head_charged_bytes, s.head_limit_bytes) = (charged, limit);
+        s.sources_refused = refused as u64;
         let ring = lock(&self.exemplars);
         let (exemplars, series) = ring.len();
         (s.exemplars, s.exemplar_series) = (exemplars as u64, series as u64);
@@ -286,9 +304,14 @@ impl Inner {
         s
     }
 
-    pub(super) fn cardinality(&self, limit: usize) -> CardinalityStats {
-        let live = super::read::series_of_head(&self.snapshot().view);
-        let found = self.with_index(|index, table| index.cardinality(table, &live));
+    pub(super) fn cardinality(
+        &self,
+        limit: usize,
+        within: Option<roaring::RoaringBitmap>,
+    ) -> CardinalityStats {
+        let within = within.unwrap_or_else(|| super::read::series_of_head(&self.snapshot().view));
+        // Damage shows elsewhere; what is counted without it is still of use.
+        let found = self.series.cardinality(&within).unwrap_or_default();
         let pairs = found.series_by_pair.len() as u64;
         let top = |mut list: Vec<(String, u64)>| {
             list.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
@@ -301,6 +324,7 @@ impl Inner {
             bytes_by_name: top(found.bytes_by_name),
             series_by_pair: top(found.series_by_pair),
             pairs,
+            series: within.len(),
         }
     }
 }

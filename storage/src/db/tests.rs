@@ -678,3 +678,130 @@ fn kept_columns_are_cut_where_late_stripes_overlap() {
         }
     }
 }
+
+#[test]
+fn series_end_with_the_last_day_that_has_their_samples() {
+    const DAY_MS: i64 = 86_400_000;
+    let fixture = Fixture::with(|o| o.retention_time_ms = 3 * DAY_MS);
+    let db = fixture.open();
+    let all: Vec<Labels> = (0..12_000).map(|i| set("gone", i)).collect();
+    let samples: Vec<(Labels, f64)> = all.iter().map(|l| (l.clone(), 1.0)).collect();
+    append(&db, 1, T0, &samples);
+    append(&db, 1, T0, &[(set("stays", 0), 1.0)]);
+    let mut appender = db.appender(SourceId(1), SyncClass::Scrape);
+    let held = appender.series(&all[7]).expect("known");
+    drop(appender);
+    let mut refused = Vec::new();
+    for day in 0..6 {
+        let at_ms = T0 + day * DAY_MS;
+        fixture.at(at_ms);
+        // Began before the series ends, and comes behind its end.
+        let mut late = db.appender(SourceId(1), SyncClass::Scrape);
+        late.append_row(at_ms + 300_000, &[held], &[1.0], &mut refused);
+        if day != 4 {
+            refused.clear();
+            drop(late);
+            late = db.appender(SourceId(1), SyncClass::Scrape);
+        }
+        for minute in 0..3 {
+            fixture.at(at_ms + minute * 60_000);
+            append(&db, 1, at_ms + minute * 60_000 + 1, &[(set("stays", 0), 2.0)]);
+            db.run_maintenance(at_ms + minute * 60_000).expect("maintenance");
+        }
+        db.seal_all().expect("seal");
+        let committed = late.commit().expect("commit");
+        assert_eq!((committed.samples, committed.refused), (0, u64::from(day == 4)));
+        let stats = db.stats();
+        assert!(day == 0 || stats.series_in_memory < 100, "{stats:?}");
+        assert_eq!(stats.series, if day < 4 { 12_001 } else { 1 }, "day {day}: {stats:?}");
+        let querier = db.querier(T0, T0 + 10 * DAY_MS).expect("querier");
+        let names = querier.label_values("__name__", &[], 0).expect("values");
+        let is_in_retention = day * DAY_MS < 3 * DAY_MS;
+        assert_eq!(names, if is_in_retention { vec!["gone", "stays"] } else { vec!["stays"] });
+    }
+    // Who held on to a series that ended is told so, and may ask for it anew.
+    let at_ms = T0 + 6 * DAY_MS;
+    fixture.at(at_ms);
+    let mut appender = db.appender(SourceId(1), SyncClass::Scrape);
+    appender.append_row(at_ms, &[held], &[1.0], &mut refused);
+    assert_eq!(refused, [(0, AppendError::UnknownSeries)]);
+    let again = appender.series(&all[7]).expect("new");
+    assert!(again > held);
+    appender.append_row(at_ms, &[again], &[3.0], &mut refused);
+    appender.commit().expect("commit");
+    let querier = db.querier(at_ms, at_ms).expect("querier");
+    let found = querier.select(&[Matcher::equal("i", "7")], true).expect("select");
+    assert_eq!(found, [again]);
+    assert_eq!(querier.labels(again).expect("labels"), all[7]);
+}
+
+#[test]
+fn series_that_are_known_are_taken_when_memory_is_short() {
+    let mut fixture = Fixture::new();
+    fixture.change = |o| o.head_limit_bytes = 10 << 20;
+    let process = Arc::new(AtomicU64::new(0));
+    let states = Arc::new(Mutex::new(Vec::new()));
+    let mut options = fixture.options();
+    options.process_memory = {
+        let process = Arc::clone(&process);
+        Arc::new(move || Some(process.load(Ordering::SeqCst)))
+    };
+    options.on_memory = {
+        let states = Arc::clone(&states);
+        Arc::new(move |state| lock(&states).push(state))
+    };
+    let db = Db::open(options).expect("open");
+    let crowd: Vec<(Labels, f64)> = (0..500).map(|i| (set("crowd", i), 1.0)).collect();
+    append(&db, 1, T0, &crowd);
+    append(&db, 2, T0, &[(set("calm", 0), 1.0)]);
+    let try_new = |source: u64, i: usize| {
+        db.appender(SourceId(source), SyncClass::Scrape).series(&set("new", i)).map(|_| ())
+    };
+    let look = |bytes: u64, at_ms: i64| {
+        process.store(bytes, Ordering::SeqCst);
+        db.run_maintenance(at_ms).expect("maintenance");
+    };
+    look((10 << 20) * 92 / 100, T0);
+    assert_eq!(try_new(1, 1), Err(AppendError::SeriesLimit));
+    assert_eq!(try_new(2, 2), Ok(()));
+    assert_eq!(append(&db, 1, T0 + 1000, &crowd).samples, 500);
+    look(11 << 20, T0 + 1000);
+    (2..8).for_each(|i| look(11 << 20, T0 + i * 1000));
+    assert_eq!(try_new(2, 3), Err(AppendError::SeriesLimit));
+    assert_eq!(append(&db, 2, T0 + 8000, &[(set("calm", 0), 2.0)]).samples, 1);
+    assert_eq!(db.stats().series_refused, 2);
+    look(5 << 20, T0 + 8000);
+    assert_eq!(try_new(1, 1), Ok(()));
+    let seen = lock(&states);
+    assert!(matches!(seen[0], MemoryState::Short { limit_bytes: 0xa0_0000, .. }), "{seen:?}");
+    assert!(matches!(seen[1], MemoryState::Full { .. }), "{seen:?}");
+    assert_eq!(seen[2..], [MemoryState::Enough]);
+}
+
+#[test]
+fn days_go_when_they_take_more_than_their_part_of_the_disk() {
+    const DAY_MS: i64 = 86_400_000;
+    let fixture = Fixture::with(|o| {
+        o.retention_percentage = 25.0;
+        o.disk_capacity = Arc::new(|| Some(160_000));
+        o.merge_days = false;
+    });
+    let db = fixture.open();
+    let series: Vec<Labels> = (0..400).map(|i| set("m", i)).collect();
+    for day in 0..8i64 {
+        for row in 0..3 {
+            let at_ms = T0 + day * DAY_MS + row * 1000;
+            fixture.at(at_ms);
+            let values = (0..400i64).map(|i| (i * 7919 + at_ms / 1000 * i * i % 1009) as f64 / 7.0);
+            let samples: Vec<(Labels, f64)> = series.iter().cloned().zip(values).collect();
+            append(&db, 1, at_ms, &samples);
+        }
+        db.seal_all().expect("seal");
+        db.run_maintenance(T0 + day * DAY_MS + 20_000).expect("maintenance");
+        let stats = db.stats();
+        let bytes = stats.days_bytes + stats.wal_bytes + stats.series_file_bytes;
+        assert!(bytes <= 40_000 || stats.days.len() == 1, "{bytes} bytes on day {day}");
+    }
+    assert!(db.stats().size_retentions > 0);
+    assert!(db.stats().days.len() > 1, "{:?}", db.stats().days);
+}

@@ -122,6 +122,11 @@ pub trait File: Send + Sync + fmt::Debug {
     fn truncate(&self, len: u64) -> io::Result<()>;
 }
 
+/// Whether a call failed because nothing can be written at the moment.
+pub(crate) fn is_lack_of_room(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Reads a whole file, at most `limit` bytes.
 ///
 /// # Errors

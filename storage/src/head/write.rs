@@ -18,6 +18,7 @@ use super::row::{Cells, MAX_COLUMNS};
 use crate::append::{AppendError, SourceId};
 use crate::day::catalog::Catalog;
 use crate::day::day_of;
+use crate::series::sparse::Sparse;
 use crate::wal;
 
 /// Most rows of an open stripe.
@@ -30,13 +31,19 @@ pub(crate) const NEVER: i64 = i64::MIN;
 /// Entries of `recent` that are kept.
 const RECENT_MAX: usize = 4096;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cursor {
     axis: u32,
     column: u16,
 }
 
 const NO_CURSOR: Cursor = Cursor { axis: NONE, column: 0 };
+
+impl Default for Cursor {
+    fn default() -> Self {
+        NO_CURSOR
+    }
+}
 
 #[derive(Debug)]
 struct AxisState {
@@ -92,7 +99,7 @@ impl Outcome {
         self.duplicates + self.out_of_order + self.too_old + self.out_of_bounds
     }
 
-    fn refuse(&mut self, error: AppendError) {
+    pub(crate) fn refuse(&mut self, error: AppendError) {
         match error {
             AppendError::Duplicate => self.duplicates += 1,
             AppendError::TooOld => self.too_old += 1,
@@ -105,7 +112,7 @@ impl Outcome {
 /// Decides where samples go; one at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Writer {
-    cursors: Vec<Cursor>,
+    cursors: Sparse<Cursor>,
     axes: Vec<Option<AxisState>>,
     free: Vec<u32>,
     /// The axis of a source that newly got a row at a time.
@@ -179,7 +186,7 @@ impl Writer {
                 if usize::from(cursor.column) == column
                     && axis.is_some_and(|a| Arc::ptr_eq(&a.open, &open))
                 {
-                    self.cursors[id as usize] = NO_CURSOR;
+                    self.cursors.set(id, NO_CURSOR);
                 }
             }
         }
@@ -188,9 +195,9 @@ impl Writer {
             let is_there =
                 |a: &AxisState| a.open.lock().ids.get(usize::from(cursor.column)) == Some(&id);
             if axis.is_some_and(is_there) {
-                self.cursors[id as usize] = cursor;
+                self.cursors.set(id, cursor);
             } else {
-                self.cursors[id as usize] = NO_CURSOR;
+                self.cursors.set(id, NO_CURSOR);
                 self.left.insert(id, last_ms);
             }
         }
@@ -218,7 +225,7 @@ impl Writer {
     /// Number of series with a cursor, and bytes of what the writer holds
     /// beside the stripes.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.cursors.capacity() * size_of::<Cursor>()
+        self.cursors.heap_bytes()
             + self.axes.capacity() * size_of::<Option<AxisState>>()
             + self.left.capacity() * 17
             + self.recent.capacity() * 25
@@ -302,7 +309,7 @@ impl Writer {
     }
 
     fn cursor(&self, id: u32) -> Cursor {
-        self.cursors.get(id as usize).copied().unwrap_or(NO_CURSOR)
+        self.cursors.get(id)
     }
 
     fn newest_without_cursor(&self, id: u32, catalog: &Catalog) -> i64 {
@@ -354,7 +361,7 @@ impl Writer {
         let mut current = NONE;
         let mut group = 0;
         for (position, &id) in row.ids.iter().enumerate() {
-            let cursor = self.cursors.get(id as usize).copied().unwrap_or(NO_CURSOR);
+            let cursor = self.cursors.get(id);
             if cursor.axis == NONE {
                 self.loose.push((position as u32, NEVER));
                 continue;
@@ -443,7 +450,7 @@ impl Writer {
             let mut kept = Vec::with_capacity(group.positions.len());
             for &position in &group.positions {
                 let id = row.ids[position as usize];
-                let cursor = self.cursors[id as usize];
+                let cursor = self.cursors.get(id);
                 if cursor.axis == axis {
                     group.columns.push(cursor.column);
                     kept.push(position);
@@ -589,16 +596,13 @@ impl Writer {
         let (mut ids, mut lasts) = (Vec::with_capacity(some.len()), Vec::with_capacity(some.len()));
         for &(position, last_ms) in some {
             let id = row.ids[position as usize];
-            if self.cursors.len() <= id as usize {
-                self.cursors.resize(id as usize + 1, NO_CURSOR);
-            }
             if self.cursor(id).axis == axis {
                 // Twice in one row.
                 outcome.refuse(AppendError::Duplicate);
                 continue;
             }
             if last_ms != NEVER {
-                self.moved.push((id, self.cursors[id as usize], last_ms));
+                self.moved.push((id, self.cursor(id), last_ms));
             }
             // One that left the axis and is back has its column still.
             let own = if last_ms == NEVER { None } else { rows.layout().column(id) };
@@ -613,7 +617,7 @@ impl Writer {
                     first + ids.len() - 1
                 }
             } as u16;
-            self.cursors[id as usize] = Cursor { axis, column };
+            self.cursors.set(id, Cursor { axis, column });
             let group = &mut self.groups[g];
             group.columns.push(column);
             group.positions.push(position);
@@ -816,10 +820,10 @@ impl Writer {
                 continue;
             }
             if last_ms < first || crate::sample::is_stale(rows.state.last[column]) {
-                self.cursors[id as usize] = NO_CURSOR;
+                self.cursors.set(id, NO_CURSOR);
                 self.left.insert(id, last_ms);
             } else {
-                self.cursors[id as usize].column = ids.len() as u16;
+                self.cursors.set(id, Cursor { axis, column: ids.len() as u16 });
                 ids.push(id);
                 lasts.push(last_ms);
             }
@@ -848,7 +852,7 @@ impl Writer {
         for (column, &id) in rows.ids.iter().enumerate() {
             let cursor = self.cursor(id);
             if !state.is_side && cursor.axis == axis && usize::from(cursor.column) == column {
-                self.cursors[id as usize] = NO_CURSOR;
+                self.cursors.set(id, NO_CURSOR);
                 self.left.insert(id, rows.last_ms[column]);
             }
         }
@@ -877,6 +881,7 @@ impl Writer {
         if self.left.capacity() > 4 * self.left.len() + 64 {
             self.left.shrink_to_fit();
         }
+        self.cursors.shrink();
     }
 
     /// Takes a stripe that the log gave back; its series get cursors to it.
@@ -887,10 +892,7 @@ impl Writer {
         self.newest_ms = self.newest_ms.max(newest);
         let axis = self.axes.len() as u32;
         for (column, &id) in rows.ids.iter().enumerate() {
-            if self.cursors.len() <= id as usize {
-                self.cursors.resize(id as usize + 1, NO_CURSOR);
-            }
-            let before = self.cursors[id as usize];
+            let before = self.cursors.get(id);
             let last_ms = rows.last_ms[column];
             // In two stripes: the one with the newer sample goes on.
             let newer = match self.axes.get(before.axis as usize) {
@@ -900,7 +902,7 @@ impl Writer {
                 _ => true,
             };
             if newer {
-                self.cursors[id as usize] = Cursor { axis, column: column as u16 };
+                self.cursors.set(id, Cursor { axis, column: column as u16 });
             }
         }
         drop(rows);
@@ -911,7 +913,7 @@ impl Writer {
     /// but their axis has gone on.
     pub(crate) fn retire_unused(&mut self) {
         let mut used = vec![false; self.axes.len()];
-        for cursor in self.cursors.iter().filter(|c| c.axis != NONE) {
+        for cursor in self.cursors.values().filter(|c| c.axis != NONE) {
             used[cursor.axis as usize] = true;
         }
         for (axis, used) in used.into_iter().enumerate() {

@@ -1,10 +1,12 @@
 //! Which series match?
 //!
-//! An [`Index`] knows for each label name and value the series that have it,
-//! as bitmaps over the persistent ids. It is brought up to date from the
-//! series table when somebody asks.
+//! [`Terms`] know for each label name and value the series that have it, as
+//! bitmaps over the persistent ids; [`select`] asks them. An [`Index`] is that of
+//! the series in no segment yet, brought up to date from the series table when
+//! somebody asks; segments have theirs on disk.
 
 use std::collections::HashMap;
+use std::io;
 
 use roaring::RoaringBitmap;
 
@@ -12,8 +14,108 @@ use crate::labels::{MatchOp, Matcher};
 use crate::series::SeriesTable;
 
 /// Label names and values to series.
-#[derive(Debug, Default)]
+pub(crate) trait Terms {
+    /// Series with a label of this name.
+    ///
+    /// # Errors
+    ///
+    /// What the system says, of this and all others; `InvalidData` for damage.
+    fn any(&self, name: &str) -> io::Result<RoaringBitmap>;
+    /// Adds the series with this label.
+    fn add_equal(&self, name: &str, value: &str, to: &mut RoaringBitmap) -> io::Result<()>;
+    /// Adds the series with a label of this name and a value that `takes`
+    /// holds of.
+    fn add_matching(
+        &self,
+        name: &str,
+        takes: &dyn Fn(&str) -> bool,
+        to: &mut RoaringBitmap,
+    ) -> io::Result<()>;
+    /// Calls `f` with each name, in any order, and the series that have it.
+    fn names(&self, f: &mut dyn FnMut(&str, &RoaringBitmap)) -> io::Result<()>;
+    /// Calls `f` with each value of a name that series in `within` have, in any
+    /// order, and how many, while it returns `true`.
+    fn values(
+        &self,
+        name: &str,
+        within: &RoaringBitmap,
+        f: &mut dyn FnMut(&str, u64) -> bool,
+    ) -> io::Result<()>;
+}
+
+/// The series of `within` that match all of `matchers`.
+///
+/// # Errors
+///
+/// Those of the terms.
+pub(crate) fn select(
+    terms: &impl Terms,
+    matchers: &[Matcher],
+    within: RoaringBitmap,
+) -> io::Result<RoaringBitmap> {
+    let mut selected = within;
+    // Those that must have the label first: they narrow most.
+    let (empty, full): (Vec<&Matcher>, Vec<&Matcher>) =
+        matchers.iter().partition(|m| m.matches_empty());
+    for matcher in full {
+        if selected.is_empty() {
+            return Ok(selected);
+        }
+        selected &= with_value(terms, matcher)?;
+    }
+    for matcher in empty {
+        if selected.is_empty() {
+            return Ok(selected);
+        }
+        selected -= without_value(terms, matcher)?;
+    }
+    Ok(selected)
+}
+
+/// Series whose label has a value that the matcher, which does not take the
+/// empty value, takes.
+fn with_value(terms: &impl Terms, matcher: &Matcher) -> io::Result<RoaringBitmap> {
+    let mut found = RoaringBitmap::new();
+    let (name, wanted) = (matcher.name.as_str(), matcher.value.as_str());
+    match matcher.op {
+        MatchOp::Equal => terms.add_equal(name, wanted, &mut found)?,
+        // `x!=""`, `x=~".+"`: all that have the label.
+        MatchOp::NotEqual if wanted.is_empty() => return terms.any(name),
+        MatchOp::Regex if wanted == ".+" => return terms.any(name),
+        MatchOp::Regex if literal_set(wanted).is_some() => {
+            for value in literal_set(wanted).into_iter().flatten() {
+                terms.add_equal(name, value, &mut found)?;
+            }
+        }
+        _ => terms.add_matching(name, &|value| matcher.matches(value), &mut found)?,
+    }
+    Ok(found)
+}
+
+/// Series whose label has a value that the matcher, which takes the empty
+/// value, does not take.
+fn without_value(terms: &impl Terms, matcher: &Matcher) -> io::Result<RoaringBitmap> {
+    let mut found = RoaringBitmap::new();
+    let (name, wanted) = (matcher.name.as_str(), matcher.value.as_str());
+    match matcher.op {
+        // The opposite takes no empty value, so its set is the complement.
+        MatchOp::NotEqual => terms.add_equal(name, wanted, &mut found)?,
+        MatchOp::Regex if wanted == ".*" => {}
+        MatchOp::NotRegex if literal_set(wanted).is_some() => {
+            for value in literal_set(wanted).into_iter().flatten() {
+                terms.add_equal(name, value, &mut found)?;
+            }
+        }
+        MatchOp::Equal => return terms.any(name),
+        _ => terms.add_matching(name, &|value| !matcher.matches(value), &mut found)?,
+    }
+    Ok(found)
+}
+
+/// The terms of series in memory.
+#[derive(Debug)]
 pub(crate) struct Index {
+    /// The first id that is not in it.
     indexed: u32,
     pairs: usize,
     terms: usize,
@@ -58,23 +160,28 @@ impl Postings {
         }
     }
 
-    fn meets(&self, bitmap: &RoaringBitmap) -> bool {
+    fn count_in(&self, bitmap: &RoaringBitmap) -> u64 {
         match self {
-            Self::One(id) => bitmap.contains(*id),
-            Self::Many(many) => !many.is_disjoint(bitmap),
+            Self::One(id) => u64::from(bitmap.contains(*id)),
+            Self::Many(many) => many.intersection_len(bitmap),
         }
     }
 }
 
 impl Index {
+    /// An index of the series from this id on.
+    pub(crate) fn starting_at(id: u32) -> Self {
+        Self { indexed: id, pairs: 0, terms: 0, names: HashMap::new() }
+    }
+
     /// Whether series are missing.
-    pub(crate) fn is_behind(&self, table: &SeriesTable) -> bool {
-        self.indexed < table.len()
+    pub(crate) const fn is_behind(&self, table: &SeriesTable) -> bool {
+        self.indexed < table.next_id()
     }
 
     /// Adds the series that are missing, at most `max` of them.
     pub(crate) fn catch_up(&mut self, table: &SeriesTable, max: u32) {
-        let end = table.len().min(self.indexed.saturating_add(max));
+        let end = table.next_id().min(self.indexed.saturating_add(max));
         for id in self.indexed..end {
             for (name, value) in table.pairs(id) {
                 let name = self.names.entry(name).or_default();
@@ -92,161 +199,29 @@ impl Index {
         self.indexed = end;
     }
 
-    /// The series of `within` that match all of `matchers`.
-    pub(crate) fn select(
-        &self,
-        table: &SeriesTable,
-        matchers: &[Matcher],
-        within: RoaringBitmap,
-    ) -> RoaringBitmap {
-        let mut selected = within;
-        // Those that must have the label first: they narrow most.
-        let (empty, full): (Vec<&Matcher>, Vec<&Matcher>) =
-            matchers.iter().partition(|m| m.matches_empty());
-        for matcher in full {
-            if selected.is_empty() {
-                return selected;
-            }
-            selected &= self.with_value(table, matcher, |value| matcher.matches(value));
-        }
-        for matcher in empty {
-            if selected.is_empty() {
-                return selected;
-            }
-            selected -= self.without_value(table, matcher);
-        }
-        selected
+    /// Its terms; `table` is the one that it was brought up to date from.
+    pub(crate) const fn terms<'a>(&'a self, table: &'a SeriesTable) -> IndexTerms<'a> {
+        IndexTerms { index: self, table }
     }
 
-    /// Series whose label has a value that the matcher, which does not take
-    /// the empty value, takes.
-    fn with_value(
-        &self,
-        table: &SeriesTable,
-        matcher: &Matcher,
-        takes: impl Fn(&str) -> bool,
-    ) -> RoaringBitmap {
-        let mut found = RoaringBitmap::new();
-        let symbols = table.symbols();
-        let Some(name) = symbols.find(&matcher.name).and_then(|n| self.names.get(&n)) else {
-            return found;
-        };
-        let mut add = |value: &str| {
-            if let Some(postings) = symbols.find(value).and_then(|v| name.values.get(&v)) {
-                postings.add_to(&mut found);
-            }
-        };
-        match matcher.op {
-            MatchOp::Equal => add(&matcher.value),
-            // `x!=""`, `x=~".+"`: all that have the label.
-            MatchOp::NotEqual if matcher.value.is_empty() => return name.any.clone(),
-            MatchOp::Regex if matcher.value == ".+" => return name.any.clone(),
-            MatchOp::Regex if literal_set(&matcher.value).is_some() => {
-                literal_set(&matcher.value).into_iter().flatten().for_each(add);
-            }
-            _ => {
-                for (value, postings) in &name.values {
-                    if takes(symbols.get(*value)) {
-                        postings.add_to(&mut found);
-                    }
-                }
-            }
-        }
-        found
-    }
-
-    /// Series whose label has a value that the matcher, which takes the empty
-    /// value, does not take.
-    fn without_value(&self, table: &SeriesTable, matcher: &Matcher) -> RoaringBitmap {
-        match matcher.op {
-            // The opposite takes no empty value, so its set is the complement.
-            MatchOp::NotEqual => {
-                let equal = Matcher::equal(matcher.name.as_str(), matcher.value.as_str());
-                self.with_value(table, &equal, |_| false)
-            }
-            MatchOp::Regex if matcher.value == ".*" => RoaringBitmap::new(),
-            MatchOp::NotRegex if literal_set(&matcher.value).is_some() => {
-                let mut found = RoaringBitmap::new();
-                for value in literal_set(&matcher.value).into_iter().flatten() {
-                    let equal = Matcher::equal(matcher.name.as_str(), value);
-                    found |= self.with_value(table, &equal, |_| false);
-                }
-                found
-            }
-            MatchOp::Equal => table
-                .symbols()
-                .find(&matcher.name)
-                .and_then(|n| self.names.get(&n))
-                .map_or_else(RoaringBitmap::new, |name| name.any.clone()),
-            _ => {
-                let mut found = RoaringBitmap::new();
-                let name = table.symbols().find(&matcher.name).and_then(|n| self.names.get(&n));
-                for (value, postings) in name.iter().flat_map(|n| &n.values) {
-                    if !matcher.matches(table.symbols().get(*value)) {
-                        postings.add_to(&mut found);
-                    }
-                }
-                found
-            }
-        }
-    }
-
-    /// Sorted names of the labels of the series in `within`.
-    pub(crate) fn label_names(&self, table: &SeriesTable, within: &RoaringBitmap) -> Vec<String> {
-        let used = self.names.iter().filter(|(_, n)| !n.any.is_disjoint(within));
-        let mut names: Vec<String> =
-            used.map(|(name, _)| table.symbols().get(*name).to_owned()).collect();
-        names.sort_unstable();
-        names
-    }
-
-    /// Sorted values of a label of the series in `within`.
-    pub(crate) fn label_values(
-        &self,
-        table: &SeriesTable,
-        name: &str,
-        within: &RoaringBitmap,
-    ) -> Vec<String> {
-        let symbols = table.symbols();
-        let Some(name) = symbols.find(name).and_then(|n| self.names.get(&n)) else {
-            return Vec::new();
-        };
-        let used = name.values.iter().filter(|(_, p)| p.meets(within));
-        let mut values: Vec<String> = used.map(|(v, _)| symbols.get(*v).to_owned()).collect();
-        values.sort_unstable();
-        values
-    }
-
-    /// For each label name the number of values, and the bytes they have;
-    /// for each value of the metric name and each pair the number of series.
-    pub(crate) fn cardinality(&self, table: &SeriesTable, within: &RoaringBitmap) -> Cardinality {
-        let symbols = table.symbols();
-        let mut found = Cardinality::default();
-        for (name_symbol, name) in &self.names {
-            let name_text = symbols.get(*name_symbol);
-            let (mut values, mut bytes) = (0u64, 0u64);
-            for (value, postings) in &name.values {
-                let series = match postings {
-                    Postings::One(id) => u64::from(within.contains(*id)),
-                    Postings::Many(many) => many.intersection_len(within),
-                };
-                if series == 0 {
-                    continue;
-                }
-                let value = symbols.get(*value);
-                values += 1;
-                bytes += value.len() as u64;
-                if name_text == crate::labels::METRIC_NAME {
-                    found.series_by_metric.push((value.to_owned(), series));
-                }
-                found.series_by_pair.push((format!("{name_text}={value}"), series));
-            }
-            if values > 0 {
-                found.values_by_name.push((name_text.to_owned(), values));
-                found.bytes_by_name.push((name_text.to_owned(), bytes));
-            }
-        }
-        found
+    /// All labels in order, with the series of each.
+    pub(crate) fn sorted<'a>(
+        &'a self,
+        table: &'a SeriesTable,
+    ) -> impl Iterator<Item = (&'a str, &'a str, RoaringBitmap)> {
+        let text = |symbol: u32| table.symbols().get(symbol);
+        let mut names: Vec<(&str, &Name)> = self.names.iter().map(|(n, v)| (text(*n), v)).collect();
+        names.sort_unstable_by_key(|(name, _)| *name);
+        names.into_iter().flat_map(move |(name, entry)| {
+            let mut values: Vec<(&str, &Postings)> =
+                entry.values.iter().map(|(v, p)| (text(*v), p)).collect();
+            values.sort_unstable_by_key(|(value, _)| *value);
+            values.into_iter().map(move |(value, postings)| {
+                let mut ids = RoaringBitmap::new();
+                postings.add_to(&mut ids);
+                (name, value, ids)
+            })
+        })
     }
 
     /// Bytes on the heap, estimated.
@@ -257,13 +232,69 @@ impl Index {
     }
 }
 
-/// Counts per label name and value; unsorted.
-#[derive(Debug, Default)]
-pub(crate) struct Cardinality {
-    pub(crate) series_by_metric: Vec<(String, u64)>,
-    pub(crate) values_by_name: Vec<(String, u64)>,
-    pub(crate) bytes_by_name: Vec<(String, u64)>,
-    pub(crate) series_by_pair: Vec<(String, u64)>,
+/// An [`Index`] with its symbols.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct IndexTerms<'a> {
+    index: &'a Index,
+    table: &'a SeriesTable,
+}
+
+impl IndexTerms<'_> {
+    fn name(&self, name: &str) -> Option<&Name> {
+        self.table.symbols().find(name).and_then(|n| self.index.names.get(&n))
+    }
+}
+
+impl Terms for IndexTerms<'_> {
+    fn any(&self, name: &str) -> io::Result<RoaringBitmap> {
+        Ok(self.name(name).map_or_else(RoaringBitmap::new, |n| n.any.clone()))
+    }
+
+    fn add_equal(&self, name: &str, value: &str, to: &mut RoaringBitmap) -> io::Result<()> {
+        let value = self.table.symbols().find(value);
+        if let (Some(name), Some(value)) = (self.name(name), value)
+            && let Some(postings) = name.values.get(&value)
+        {
+            postings.add_to(to);
+        }
+        Ok(())
+    }
+
+    fn add_matching(
+        &self,
+        name: &str,
+        takes: &dyn Fn(&str) -> bool,
+        to: &mut RoaringBitmap,
+    ) -> io::Result<()> {
+        for (value, postings) in self.name(name).iter().flat_map(|n| &n.values) {
+            if takes(self.table.symbols().get(*value)) {
+                postings.add_to(to);
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&self, f: &mut dyn FnMut(&str, &RoaringBitmap)) -> io::Result<()> {
+        for (name, entry) in &self.index.names {
+            f(self.table.symbols().get(*name), &entry.any);
+        }
+        Ok(())
+    }
+
+    fn values(
+        &self,
+        name: &str,
+        within: &RoaringBitmap,
+        f: &mut dyn FnMut(&str, u64) -> bool,
+    ) -> io::Result<()> {
+        for (value, postings) in self.name(name).iter().flat_map(|n| &n.values) {
+            let count = postings.count_in(within);
+            if count > 0 && !f(self.table.symbols().get(*value), count) {
+                break;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The alternatives of an expression that is nothing but literals between
@@ -312,7 +343,7 @@ mod tests {
             matchers in proptest::collection::vec(matcher(), 0..4),
         ) {
             let mut table = SeriesTable::default();
-            let mut index = Index::default();
+            let mut index = Index::starting_at(0);
             for set in &sets {
                 let labels = Labels::from_pairs(set);
                 if table.find(&labels).is_none() {
@@ -321,11 +352,12 @@ mod tests {
             }
             index.catch_up(&table, u32::MAX);
             let mut all = RoaringBitmap::new();
-            all.insert_range(0..table.len());
-            let found: Vec<u32> = index.select(&table, &matchers, all).iter().collect();
-            let expected: Vec<u32> = (0..table.len())
+            all.insert_range(0..table.next_id());
+            let found = select(&index.terms(&table), &matchers, all).expect("in memory");
+            let found: Vec<u32> = found.iter().collect();
+            let expected: Vec<u32> = (0..table.next_id())
                 .filter(|&id| {
-                    let labels = table.labels(id);
+                    let labels = table.labels(id).expect("in the table");
                     matchers.iter().all(|m| m.matches(labels.get(&m.name).unwrap_or("")))
                 })
                 .collect();

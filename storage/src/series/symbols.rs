@@ -52,10 +52,11 @@ impl Symbols {
         symbol
     }
 
-    /// Makes room for `more` further strings.
-    pub(crate) fn reserve(&mut self, more: usize) {
-        self.ends.reserve(more);
-        self.slots.reserve_more(more);
+    /// Forgets all strings, keeps the allocations.
+    pub(crate) fn clear(&mut self) {
+        self.text.clear();
+        self.ends.clear();
+        self.slots.clear();
     }
 
     /// Bytes on the heap.
@@ -123,6 +124,12 @@ impl HashSlots {
         if (self.len + more) * 5 > self.slots.len() * 4 {
             self.reserve(self.len + more);
         }
+    }
+
+    /// Forgets all ids, keeps the allocation.
+    pub(crate) fn clear(&mut self) {
+        self.slots.fill(0);
+        self.len = 0;
     }
 
     fn place(&mut self, slot: u64) {

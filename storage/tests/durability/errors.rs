@@ -52,6 +52,7 @@ fn live(world: &mut World, db: &Db) -> u64 {
 /// Lives while calls fail, then without; says how many calls failed.
 fn survive(errors: Errors) -> u64 {
     let mut world = World::new(START_MS);
+    world.has_segments = errors.call % 2 == 1;
     let db = world.open();
     world.disk.fail(Some(errors));
     let noticed = live(&mut world, &db);

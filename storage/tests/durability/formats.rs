@@ -21,9 +21,11 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/durability/formats")
 }
 
-/// A merged day, an open one, a log with rows of two sources, a deletion.
+/// A merged day, an open one, series in a segment and not, a log with rows of
+/// two sources, a deletion.
 fn write(name: &str) {
     let mut world = World::new(START_MS);
+    world.has_segments = true;
     let db = world.open();
     for round in 0..100u32 {
         world.pass(60_000);
@@ -31,6 +33,11 @@ fn write(name: &str) {
     }
     db.seal_all().expect("seal");
     db.merge_day(day_of_ms(START_MS)).expect("merge");
+    for _ in 0..3 {
+        world.pass(61_000);
+        world.maintain(&db).expect("maintenance");
+    }
+    assert!(db.stats().series_segments > 0);
     let matcher = Matcher::equal("id", "1");
     db.delete(&[vec![matcher]], 0, START_MS + 600_000).expect("delete");
     world.model.delete(|id, t| id == 1 && t <= START_MS + 600_000, true);

@@ -39,6 +39,7 @@ impl Life {
         let start_ms = if rng.one_in(3) { 19_701 * DAY_MS - 60_000 } else { start_ms };
         let mut world = World::new(start_ms);
         world.window_ms = if rng.one_in(4) { 600_000 } else { 0 };
+        world.has_segments = rng.one_in(2);
         world.log_slack_bytes = if rng.one_in(2) { 0 } else { 1000 };
         Self {
             rng,

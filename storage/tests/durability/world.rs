@@ -23,6 +23,8 @@ pub struct World {
     pub window_ms: i64,
     /// See [`DbOptions::log_slack_bytes`].
     pub log_slack_bytes: u64,
+    /// Whether few series are enough for a segment.
+    pub has_segments: bool,
 }
 
 impl World {
@@ -34,6 +36,7 @@ impl World {
             model: Model::default(),
             window_ms: 0,
             log_slack_bytes: 64 << 10,
+            has_segments: false,
         }
     }
 
@@ -47,6 +50,9 @@ impl World {
         options.max_exemplars = 10;
         options.out_of_order_window_ms = self.window_ms;
         options.log_slack_bytes = self.log_slack_bytes;
+        if self.has_segments {
+            (options.new_series_limit, options.unused_series_limit) = (6, 2);
+        }
         options
     }
 

@@ -1,6 +1,4 @@
 //! What is kept in memory only because somebody may read it again?
-//!
-//! A [`Cache`] holds what was loaded from days, within its share of memory.
 
 use std::collections::HashMap;
 use std::hash::Hash;
