@@ -361,6 +361,45 @@ async fn a_kubeconfig_with_inline_certificates_is_read_again_when_it_changes() {
     until(&mut groups, &["127.0.7.1:80", "127.0.7.2:80"]).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn client_certificates_of_a_kubeconfig_are_read_again_when_their_files_change() {
+    crate::client::install_provider();
+    let (servers, old, new) = (Authority::new(), Authority::new(), Authority::new());
+    let asks_for = |clients| Arc::new(servers.server("127.0.0.1", Some(clients), false));
+    let tls = Arc::new(Mutex::new(asks_for(&old)));
+    let fake = FakeApi::new();
+    fake.put("pods", "shop", "a", pod("127.0.9.1"));
+    let address = fake.serve_tls(Arc::clone(&tls)).await;
+    let account = Account::new(&servers, "");
+    let issue = |clients: &Authority| {
+        let issued = clients.issue("narthex");
+        account.write("client.crt", &issued.certificate);
+        account.write("client.key", &issued.key);
+    };
+    issue(&old);
+    let text = format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: k\n\
+         clusters: [{{name: k, cluster: {{server: 'https://{address}', certificate-authority: ca.crt}}}}]\n\
+         users: [{{name: u, user: {{client-certificate: client.crt, client-key: client.key}}}}]\n\
+         contexts: [{{name: k, context: {{cluster: k, user: u}}}}]\n"
+    );
+    account.write("kubeconfig", &text);
+    let following = Following::new();
+    let mut by_file = config(KubernetesRole::Pod, String::new());
+    by_file.api_server = None;
+    by_file.kubeconfig_file = Some(account.path().join("kubeconfig"));
+    let mut groups = following.start(by_file);
+    until(&mut groups, &["127.0.9.1:80"]).await;
+
+    // From now on only certificates of another authority are let in.
+    *tls.lock().expect("not poisoned") = asks_for(&new);
+    fake.end_watches(false);
+    fake.put("pods", "shop", "b", pod("127.0.9.2"));
+    until_true("a refusal", || following.metrics.failures.get() >= 1).await;
+    issue(&new);
+    until(&mut groups, &["127.0.9.1:80", "127.0.9.2:80"]).await;
+}
+
 #[test]
 fn outside_a_cluster_the_reason_is_said() {
     let nothing = |_: &str| None;

@@ -228,7 +228,7 @@ struct Following<'a> {
     stores: BTreeMap<usize, Arc<Store<Raw>>>,
     namespaces: Option<Arc<Store<Owner>>>,
     texts: BTreeMap<TextKey, Result<BTreeMap<String, String>, String>>,
-    /// Objects whose absence was logged.
+    /// What the selectors leave out.
     left_out: BTreeSet<ObjectName>,
 }
 
@@ -343,9 +343,6 @@ impl Following<'_> {
                     });
                 }
             }
-        }
-        for object in left_out.difference(&self.left_out) {
-            tracing::info!("operator: {object} is not selected");
         }
         self.left_out = left_out;
         selected
