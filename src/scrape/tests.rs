@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::testing::{samples, scrape_config};
 use super::*;
 use crate::client::testing::{Answer, Server, ok, serve};
+use crate::config::{BasicAuth, Secret, SecretSource};
 use crate::discovery::TargetGroup;
 
 const TEXT: &str = "text/plain; version=0.0.4";
@@ -241,6 +242,31 @@ async fn a_reload_changes_only_what_changed() {
     assert_eq!(added, 2.0 + 1.0, "two at first, one under new rules");
     let posts = one("scrape_samples_post_metric_relabeling");
     assert_eq!(posts.last().map(|(_, v)| *v), Some(1.0));
+}
+
+/// As when an object's Secret changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_password_is_that_of_the_next_scrape_and_series_go_on() {
+    let server = serve(|_| ok(TEXT, b"a 1\n")).await;
+    let inline = |text: &str| SecretSource::Inline(Secret::new(text.to_owned()));
+    let with = |password: &str| {
+        let mut config = scrape_config("one");
+        let basic = BasicAuth { username: inline("u"), password: Some(inline(password)) };
+        config.http.basic_auth = Some(basic);
+        config
+    };
+    let address = [server.address.to_string()];
+    let mut bench = Bench::new();
+    bench.apply(&[(with("old"), &address)]);
+    bench.until("a page", |b| b.values("a").len() > 1).await;
+    bench.apply(&[(with("new"), &address)]);
+    let asked_with = |text: &str| server.heads().iter().filter(|h| h.contains(text)).count();
+    bench.until("the new one", |_| asked_with("Basic dTpuZXc=") > 2).await;
+    bench.manager.stop().await;
+    assert!(asked_with("Basic dTpvbGQ=") > 1);
+    assert!(bench.values("a").iter().chain(&bench.values("up")).all(|v| *v == 1.0));
+    assert_eq!(bench.values("scrape_series_added").iter().sum::<f64>(), 1.0);
+    assert_eq!(samples(&bench.storage, "a").len(), 1, "one series");
 }
 
 #[tokio::test(flavor = "multi_thread")]
