@@ -262,12 +262,15 @@ struct Text;
 
 impl Dialect for Text {
     fn series_end(line: &[u8]) -> usize {
-        if line.first() == Some(&b'#') {
+        // Blanks before a text must not pass for an empty one.
+        let blanks = line.iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
+        let text = &line[blanks..];
+        if text.first() == Some(&b'#') {
             return line.len();
         }
-        match memchr::memrchr(b'}', line) {
-            Some(brace) => brace + 1,
-            None => memchr::memchr2(b' ', b'\t', line).unwrap_or(line.len()),
+        match memchr::memrchr(b'}', text) {
+            Some(brace) => blanks + brace + 1,
+            None => memchr::memchr2(b' ', b'\t', text).map_or(line.len(), |at| blanks + at),
         }
     }
 

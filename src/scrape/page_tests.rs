@@ -220,6 +220,17 @@ fn lines_of_failed_pages_are_new_once_and_then_forgotten() {
     assert_eq!(target.counts.added, 2, "a good page ends it");
 }
 
+/// Found by fuzzing: an empty text stood for all lines that begin with a blank.
+#[test]
+fn a_comment_behind_blanks_is_no_other_line() {
+    let mut target = Target::new(rules());
+    assert!(target.scrape(" # nothing").0.is_ok());
+    assert!(target.scrape("   +").0.is_err());
+    // As in Prometheus, blanks before a name belong to it.
+    let (samples, _) = target.scrape(" a 1");
+    assert_eq!(samples.expect("valid"), ["{__name__=\" a\", instance=\"i\"} 1.0"]);
+}
+
 #[test]
 fn the_far_future_is_out_of_bounds() {
     let mut target = Target::new(rules());
