@@ -633,4 +633,25 @@ mod tests {
             ]
         );
     }
+
+    /// Unary minus refused series that become equal at one step only.
+    #[test]
+    fn unary_minus_looks_at_the_whole_range() {
+        let storage = MemoryStorage::new();
+        for (name, time_ms) in [("one", 0), ("two", 540_000)] {
+            storage.add(&Labels::from_pairs([("__name__", name)]), time_ms, 1.0).expect("in order");
+        }
+        let ask = |text: &str| {
+            let expr = parse(text, &ParseOptions::default()).expect("an expression");
+            let options = QueryOptions::default();
+            Engine::default().range(&storage, &expr, text, 0, 600_000, 300_000, &options)
+        };
+        let error = ask("-{__name__=~\"one|two\"}").expect_err("equal series");
+        assert_eq!(error.to_string(), QueryError::same_labelset().to_string());
+        let QueryValue::Matrix(matrix) = ask("abs({__name__=~\"one|two\"})").expect("one").value
+        else {
+            panic!("a matrix")
+        };
+        assert_eq!(matrix[0].floats, [(0, 1.0), (600_000, 1.0)]);
+    }
 }

@@ -1,5 +1,6 @@
 //! Functions and operators that look at one value of one series at a time.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::ast::{BinaryOp, ValueType};
@@ -214,20 +215,36 @@ impl Eval<'_> {
         })
     }
 
+    /// `-v`. Series that become equal are refused even if they do not overlap:
+    /// Prometheus looks at the whole range here.
     pub(super) fn stream_negate(
         &mut self,
         inner: &Node,
         frame: Frame,
         sink: Sink<'_>,
     ) -> Result<(), QueryError> {
-        self.stream_renamed(inner, frame, sink, &mut |_, series| {
+        let delayed = self.delayed();
+        let may_collide = self.may_collide(inner)?;
+        let mut seen = HashSet::new();
+        self.stream(inner, frame, &mut |ev, series| {
             for value in series.floats.iter_mut().filter(|v| is_present(**v)) {
                 *value = -*value;
             }
             for (_, h) in &mut series.histograms {
                 Arc::make_mut(h).mul(-1.0);
             }
-            Ok(())
+            if series.is_vacant() {
+                return Ok(());
+            }
+            series.drop_name = true;
+            series.nameless = !delayed;
+            if may_collide {
+                series.settle_name();
+                if !seen.insert(series.labels.clone()) {
+                    return Err(QueryError::same_labelset());
+                }
+            }
+            sink(ev, series)
         })
     }
 

@@ -53,7 +53,7 @@ fn is_local(node: &Node, ordered: bool) -> bool {
             let keeps_order = !b.is_between_vectors() && (is_apart(&b.lhs) && is_apart(&b.rhs));
             (!ordered || keeps_order) && is_local(&b.lhs, ordered) && is_local(&b.rhs, ordered)
         }
-        Node::Negate(inner, _) => (!ordered || is_apart(inner)) && is_local(inner, ordered),
+        Node::Negate(inner, _) => is_apart(inner) && is_local(inner, ordered),
         Node::Invariant(inner) => is_local(inner, ordered),
         Node::Shared(_, inner) => is_local(inner, ordered),
     }
