@@ -661,7 +661,8 @@ impl Intake<'_> {
         if untracked != (line.flags & Line::UNTRACKED != 0) {
             let (set, clear) = if untracked { (Line::UNTRACKED, 0) } else { (0, Line::UNTRACKED) };
             self.walk.flag_last(set, clear);
-            if untracked && self.walk.is_live() {
+            // Of a second sample it is not known what the last page had.
+            if untracked && self.walk.is_live() && matches!(found, Found::Known(_)) {
                 self.rows.stale.push(line.series);
             }
         }

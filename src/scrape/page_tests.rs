@@ -231,6 +231,16 @@ fn a_comment_behind_blanks_is_no_other_line() {
     assert_eq!(samples.expect("valid"), ["{__name__=\" a\", instance=\"i\"} 1.0"]);
 }
 
+/// Found by fuzzing.
+#[test]
+fn a_second_timed_sample_ends_nothing() {
+    let mut target = Target::new(rules());
+    for page in ["a 1 4\na 1 4\na 2\n", "b 1\na 1 2\na 1 4\n", "b 1\na 1 2\na 1 4\n"] {
+        let (samples, stale) = target.scrape(page);
+        assert!(samples.is_ok() && stale.is_empty(), "{page:?}: {stale:?}");
+    }
+}
+
 #[test]
 fn the_far_future_is_out_of_bounds() {
     let mut target = Target::new(rules());
