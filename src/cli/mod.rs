@@ -16,6 +16,7 @@ pub mod options;
 mod promql_format;
 mod test_promql;
 mod test_rules;
+mod tsdb;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -50,6 +51,7 @@ const GROUPS: &[(&str, &str, &[Subcommand])] = &[
     ("promql", "Work with queries", &[promql_format::SUBCOMMAND]),
     ("rules", "Work with rules", &[backfill::SUBCOMMAND]),
     ("test", "Run tests written down in files", &[test_promql::SUBCOMMAND, test_rules::SUBCOMMAND]),
+    ("tsdb", "Look at data directories, and import", tsdb::SUBCOMMANDS),
 ];
 
 /// What to do.
