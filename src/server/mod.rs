@@ -132,7 +132,8 @@ async fn serve(options: Options, scraping: Handle) -> Result<(), StartError> {
     let listeners = bind(&options).await?;
     let notice_clock = clock.clone();
     let notices = Notices::with_clock(move || notice_clock.now_ms());
-    let db = Arc::new(open_storage(&options, &config, &notices)?);
+    let engine = Arc::new(Engine::new(engine_options(&options)));
+    let db = Arc::new(open_storage(&options, &config, &notices, &engine)?);
     let registry = Registry::default();
     #[allow(clippy::cast_precision_loss, reason = "exact for a million years")]
     process_metrics::register(&registry, started_ms as f64 / 1000.0);
@@ -140,7 +141,6 @@ async fn serve(options: Options, scraping: Handle) -> Result<(), StartError> {
 
     let queryable: Arc<dyn Queryable> = Arc::clone(&db) as _;
     let appendable: Arc<dyn Appendable> = Arc::clone(&db) as _;
-    let engine = Arc::new(Engine::new(engine_options(&options)));
     metrics::register_steps(&registry, &engine);
     let parse_options = parse_options(&options);
     let scrape = Arc::new(crate::scrape::Manager::new(
@@ -299,7 +299,13 @@ async fn bind(options: &Options) -> Result<Vec<TcpListener>, StartError> {
         .map_err(|(address, source)| StartError::Listen { address, source })
 }
 
-fn open_storage(options: &Options, config: &Config, notices: &Notices) -> Result<Db, StartError> {
+fn open_storage(
+    options: &Options,
+    config: &Config,
+    notices: &Notices,
+    engine: &Arc<Engine>,
+) -> Result<Db, StartError> {
+    let engine = Arc::clone(engine);
     let defaults = DbOptions::new(&options.storage.path);
     let ms = |d: Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
     let retention_time = config.storage.retention_time.or(options.storage.retention_time);
@@ -314,7 +320,11 @@ fn open_storage(options: &Options, config: &Config, notices: &Notices) -> Result
         retention_percentage: config.storage.retention_percentage.unwrap_or(0.0),
         head_limit_bytes: memory_limit_bytes(options) / 2,
         cache_limit_bytes: (memory_limit_bytes(options) / 8).min(MAX_CACHE_BYTES),
-        process_memory: Arc::new(machine::anonymous_memory),
+        process_memory: Arc::new(move || {
+            // Steps that are kept have a share of their own.
+            let kept = engine.step_cache_stats().bytes as u64;
+            machine::anonymous_memory().map(|bytes| bytes.saturating_sub(kept))
+        }),
         disk_capacity: machine::disk_capacity(&options.storage.path),
         on_memory: {
             let notices = notices.clone();
