@@ -334,20 +334,34 @@ impl Series {
     ///
     /// What the system says.
     pub(crate) fn labelled(&self, ids: &RoaringBitmap) -> io::Result<Vec<(u32, Labels)>> {
-        {
+        let (mut found, others) = {
             let table = self.table();
-            if ids.iter().all(|id| table.contains(id)) {
-                let mut sorted: Vec<u32> = ids.iter().collect();
-                sorted.sort_unstable_by(|a, b| table.compare(*a, *b));
-                let labels = |id: u32| table.labels(id).unwrap_or_default();
-                return Ok(sorted.into_iter().map(|id| (id, labels(id))).collect());
-            }
+            let (known, others) = table.split(ids);
+            let mut known: Vec<u32> = known.iter().collect();
+            known.sort_unstable_by(|a, b| table.compare(*a, *b));
+            let labels = |id: u32| table.labels(id).unwrap_or_default();
+            let known = known.into_iter().map(|id| (id, labels(id)));
+            (known.collect::<Vec<(u32, Labels)>>(), others)
+        };
+        if !others.is_empty() {
+            self.each_of(&others, |id, labels| found.push((id, labels())))?;
+            found.sort_unstable_by(|a, b| a.1.cmp(&b.1));
         }
-        let with_labels = ids.iter().map(|id| self.labels(id).map(|l| (id, l)));
-        let mut sorted = with_labels.collect::<io::Result<Vec<(u32, Labels)>>>()?;
-        sorted.retain(|(_, labels)| !labels.is_empty());
-        sorted.sort_unstable_by(|a, b| a.1.cmp(&b.1));
-        Ok(sorted)
+        Ok(found)
+    }
+
+    /// Calls `f` with each of `ids`, which are not in memory, and what gives its
+    /// labels; those whose labels are lost are left out.
+    fn each_of(
+        &self,
+        ids: &RoaringBitmap,
+        mut f: impl FnMut(u32, &dyn Fn() -> Labels),
+    ) -> io::Result<()> {
+        for (segment, within) in self.segments_in(ids) {
+            let lost = segment.each_of(&within, &self.pages, &mut f)?;
+            self.note_all(&segment, &lost);
+        }
+        Ok(())
     }
 
     /// These series without those whose labels are lost, perhaps sorted by labels.
@@ -356,17 +370,25 @@ impl Series {
     ///
     /// What the system says.
     pub(crate) fn listed(&self, ids: &RoaringBitmap, sorted: bool) -> io::Result<Vec<u32>> {
-        {
+        let (mut known, others) = {
             let table = self.table();
-            if ids.iter().all(|id| table.contains(id)) {
-                let mut listed: Vec<u32> = ids.iter().collect();
+            let (known, others) = table.split(ids);
+            if others.is_empty() {
+                let mut listed: Vec<u32> = known.iter().collect();
                 if sorted {
-                    listed.sort_by(|a, b| table.compare(*a, *b));
+                    listed.sort_unstable_by(|a, b| table.compare(*a, *b));
                 }
                 return Ok(listed);
             }
+            (known, others)
+        };
+        if sorted {
+            return Ok(self.labelled(ids)?.into_iter().map(|(id, _)| id).collect());
         }
-        Ok(self.labelled(ids)?.into_iter().map(|(id, _)| id).collect())
+        self.each_of(&others, |id, _| {
+            known.insert(id);
+        })?;
+        Ok(known.iter().collect())
     }
 
     /// Calls `f` with an index that knows all of the tail.

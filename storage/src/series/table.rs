@@ -184,6 +184,15 @@ impl SeriesTable {
         self.slot(id).is_some()
     }
 
+    /// Those of `ids` that are in memory, and the others.
+    pub(super) fn split(&self, ids: &RoaringBitmap) -> (RoaringBitmap, RoaringBitmap) {
+        if ids.iter().all(|id| self.contains(id)) {
+            return (ids.clone(), RoaringBitmap::new());
+        }
+        let (known, others): (Vec<u32>, Vec<u32>) = ids.iter().partition(|id| self.contains(*id));
+        (known.into_iter().collect(), others.into_iter().collect())
+    }
+
     fn record(&self, slot: u32) -> &[u8] {
         let i = slot as usize;
         let start = i.checked_sub(1).map_or(0, |before| self.ends[before]);

@@ -294,6 +294,50 @@ impl Segment {
         found.map(Some).ok_or_else(|| damaged("a block"))
     }
 
+    /// Calls `f` with each of `ids`, which are in this segment, and what gives its
+    /// labels. Damaged blocks are left out; says which.
+    ///
+    /// Cost: each block with one of them is read, if it is not cached, and walked
+    /// once.
+    pub(crate) fn each_of(
+        &self,
+        ids: &RoaringBitmap,
+        pages: &Pages,
+        mut f: impl FnMut(u32, &dyn Fn() -> Labels),
+    ) -> io::Result<Vec<io::Error>> {
+        let mut lost = Vec::new();
+        let mut places = ids.iter().map(|id| (self.ids.rank(id) - 1, id)).peekable();
+        let mut wanted: Vec<(usize, u32)> = Vec::new();
+        while let Some((position, id)) = places.next() {
+            let block_of = |position: u64| position / BLOCK as u64;
+            let within = |position: u64| (position % BLOCK as u64) as usize;
+            wanted.clear();
+            wanted.push((within(position), id));
+            while let Some((p, id)) = places.next_if(|(p, _)| block_of(*p) == block_of(position)) {
+                wanted.push((within(p), id));
+            }
+            let block = match self.page_of(self.blocks, block_of(position), pages) {
+                Ok(block) => block,
+                Err(e) if is_damage(&e) => {
+                    lost.push(e);
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            let mut next = wanted.iter().copied().peekable();
+            let walked = walk_block(&block, |i, labels| {
+                if let Some((_, id)) = next.next_if(|(at, _)| *at == i) {
+                    f(id, labels);
+                }
+                next.peek().is_some()
+            });
+            if walked.is_none() || next.peek().is_some() {
+                lost.push(damaged("a block"));
+            }
+        }
+        Ok(lost)
+    }
+
     /// All series with their labels, ascending by id. Damaged blocks are left
     /// out; says which.
     pub(crate) fn each(
