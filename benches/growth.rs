@@ -9,6 +9,8 @@
 //! ```text
 //! cargo bench -p narthex-query --bench growth
 //! ```
+//!
+//! Filling syncs thousands of stripes: `TMPDIR=/dev/shm` makes that quick.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails shall stop")]
 
