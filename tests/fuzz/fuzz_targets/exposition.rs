@@ -46,7 +46,9 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(got, expected);
         assert_eq!(known.counts.scraped, fresh.counts.scraped);
         assert_eq!(known.counts.kept, fresh.counts.kept);
-        assert_eq!(known.counts.duplicates, fresh.counts.duplicates);
+        // Of a page that fails, other spellings of a series are only known by then
+        // if the page before had them.
+        assert!(got.is_err() || known.counts.duplicates == fresh.counts.duplicates);
         // An exemplar is offered once.
         assert!(known.rows.exemplars.iter().all(|e| fresh.rows.exemplars.contains(e)));
         if native.is_some() {
