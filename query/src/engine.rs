@@ -154,6 +154,12 @@ impl Engine {
         self.steps.as_ref().map(|steps| steps.stats()).unwrap_or_default()
     }
 
+    /// Bytes that queries under way, their answers and kept steps may hold now.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.pool.leased_bytes() + self.step_cache_stats().bytes
+    }
+
     /// From now on, subqueries without a step have this one, in milliseconds;
     /// at least 1. Prometheus takes the global evaluation interval.
     pub fn set_default_subquery_step(&self, step_ms: i64) {

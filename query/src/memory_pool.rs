@@ -17,6 +17,13 @@ pub(crate) struct Pool {
     leased_bytes: AtomicUsize,
 }
 
+impl Pool {
+    /// Bytes of all leases.
+    pub(crate) fn leased_bytes(&self) -> usize {
+        self.leased_bytes.load(Ordering::Relaxed)
+    }
+}
+
 /// What one query and its answer hold of the memory of all queries; given back
 /// when dropped.
 #[derive(Debug, Default)]
@@ -106,6 +113,7 @@ mod tests {
         );
         assert_eq!(c.grow(BLOCK_BYTES, limit), Ok(()));
         assert_eq!(c.grow(BLOCK_BYTES + 1, limit), Err(BLOCK_BYTES + 1));
+        assert_eq!(pool.leased_bytes(), [&a, &b, &c].map(Lease::bytes).iter().sum::<usize>());
         drop(b);
         assert_eq!(c.grow(2 * BLOCK_BYTES, limit), Ok(()));
         drop((a, c));

@@ -321,9 +321,9 @@ fn open_storage(
         head_limit_bytes: memory_limit_bytes(options) / 2,
         cache_limit_bytes: (memory_limit_bytes(options) / 8).min(MAX_CACHE_BYTES),
         process_memory: Arc::new(move || {
-            // Steps that are kept have a share of their own.
-            let kept = engine.step_cache_stats().bytes as u64;
-            machine::anonymous_memory().map(|bytes| bytes.saturating_sub(kept))
+            // Queries have a share of their own.
+            let queries = engine.held_bytes() as u64;
+            machine::anonymous_memory().map(|bytes| bytes.saturating_sub(queries))
         }),
         disk_capacity: machine::disk_capacity(&options.storage.path),
         on_memory: {
