@@ -58,12 +58,14 @@ impl Line {
     pub const DROPPED: u16 = 1;
     /// A comment.
     pub const COMMENT: u16 = 2;
-    /// A second sample of a series of the same page.
+    /// The second line with this text on a page.
     pub const DUPLICATE: u16 = 4;
     /// Has an exposed timestamp, so it does not go stale.
     pub const UNTRACKED: u16 = 8;
     /// Seen again in the page that is being walked.
     const TAKEN: u16 = 16;
+    /// Another text of a series that the page has before.
+    const RESPELLED: u16 = 32;
 
     /// A line with this text.
     #[must_use]
@@ -121,7 +123,7 @@ impl Cache {
 
     /// Starts a page.
     pub fn walk<'a>(&'a mut self, buffers: &'a mut WalkBuffers) -> Walk<'a> {
-        Walk { cache: self, buffers, cursor: 0, changed: None }
+        Walk { cache: self, buffers, cursor: 0, changed: None, respelled: false }
     }
 
     /// The scrape failed: appends the series that go stale to `stale`. `true`
@@ -162,6 +164,8 @@ pub struct Walk<'a> {
     cursor: usize,
     /// Where the order changed.
     changed: Option<usize>,
+    /// Lines were met that are another text of a series.
+    respelled: bool,
 }
 
 impl Walk<'_> {
@@ -197,6 +201,7 @@ impl Walk<'_> {
             return None;
         }
         self.cursor += 1;
+        self.respelled |= line.flags & Line::RESPELLED != 0;
         Some(line)
     }
 
@@ -224,7 +229,8 @@ impl Walk<'_> {
             }
         };
         let line = &mut lines[at];
-        let mut found = Line { flags: line.flags & !(Line::TAKEN | Line::DUPLICATE), ..*line };
+        let marks = Line::TAKEN | Line::DUPLICATE | Line::RESPELLED;
+        let mut found = Line { flags: line.flags & !marks, ..*line };
         let taken = line.flags & Line::TAKEN != 0 || self.changed.is_some_and(|from| at < from);
         if taken && found.flags & Line::COMMENT == 0 {
             found.flags &= !Line::UNTRACKED;
@@ -307,7 +313,7 @@ impl Walk<'_> {
         }
         if self.changed.is_none() {
             if complete {
-                return Finished::default();
+                return Finished { comments_changed: false, respelled: self.respelled };
             }
             // The page is shorter: cut the rest.
             self.change();
@@ -330,12 +336,12 @@ impl Walk<'_> {
         stale.dedup();
         let repeated: Vec<SeriesRef> =
             present.windows(2).filter(|w| w[0] == w[1]).map(|w| w[0]).collect();
-        let mut finished = Finished { comments_changed: false, respelled: false };
+        let mut finished = Finished { comments_changed: false, respelled: self.respelled };
         if !repeated.is_empty() {
             let mut seen = HashSet::new();
             for line in next.iter_mut().filter(|l| l.flags == 0) {
                 if repeated.binary_search(&line.series).is_ok() && !seen.insert(line.series) {
-                    line.flags |= Line::DUPLICATE;
+                    line.flags |= Line::RESPELLED;
                     finished.respelled = true;
                 }
             }

@@ -241,6 +241,22 @@ fn a_second_timed_sample_ends_nothing() {
     }
 }
 
+/// Found by fuzzing: the second text was taken for a second sample.
+#[test]
+fn the_second_text_of_a_series_counts_where_the_first_has_a_time() {
+    let mut target = Target::new(PageRules { track_timestamps_staleness: true, ..rules() });
+    let (samples, _) = target.scrape("b{} 4\nb 21\n");
+    assert_eq!(samples.expect("valid"), ["{__name__=\"b\", instance=\"i\"} 4.0"]);
+    assert_eq!(target.counts.duplicates, 1);
+    let (samples, _) = target.scrape("b{} 0 4\nb 21\n");
+    let b = |end: &str| format!("{{__name__=\"b\", instance=\"i\"}} {end}");
+    assert_eq!(samples.expect("valid"), [b("0.0 4"), b("21.0")]);
+    assert_eq!(target.counts.duplicates, 0);
+    let (samples, stale) = target.scrape("b{} 5\nb 22\n");
+    assert_eq!((samples.expect("valid"), stale.len()), (vec![b("5.0")], 0));
+    assert_eq!(target.counts.duplicates, 1);
+}
+
 #[test]
 fn the_far_future_is_out_of_bounds() {
     let mut target = Target::new(rules());
