@@ -306,6 +306,7 @@ fn open_storage(
     engine: &Arc<Engine>,
 ) -> Result<Db, StartError> {
     let engine = Arc::clone(engine);
+    let anonymous = machine::anonymous_memory();
     let defaults = DbOptions::new(&options.storage.path);
     let ms = |d: Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX);
     let retention_time = config.storage.retention_time.or(options.storage.retention_time);
@@ -323,7 +324,7 @@ fn open_storage(
         process_memory: Arc::new(move || {
             // Queries have a share of their own.
             let queries = engine.held_bytes() as u64;
-            machine::anonymous_memory().map(|bytes| bytes.saturating_sub(queries))
+            anonymous().map(|bytes| bytes.saturating_sub(queries))
         }),
         disk_capacity: machine::disk_capacity(&options.storage.path),
         on_memory: {

@@ -265,7 +265,9 @@ impl Appender for DbAppender {
             return;
         }
         let refused_before = refused.len();
-        let is_unknown = |s: &SeriesRef| !self.is_known(s.0);
+        let (next_id, none_ended) = (self.inner.series.next_id(), self.forgotten.is_empty());
+        let is_unknown =
+            |s: &SeriesRef| s.0 >= next_id || !none_ended && self.forgotten.contains(s.0);
         if self.is_surely_newest(timestamp_ms) {
             let unknown = series.iter().enumerate().filter(|(_, s)| is_unknown(s));
             refused.extend(unknown.map(|(i, _)| (i, AppendError::UnknownSeries)));
