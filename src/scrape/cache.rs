@@ -323,8 +323,9 @@ impl Walk<'_> {
 
     fn replace(&mut self, was_live: bool, stale: &mut Vec<SeriesRef>) -> Finished {
         let next = &mut self.buffers.next;
-        let is_tracked =
-            |l: &&Line| l.flags & (Line::DROPPED | Line::COMMENT | Line::UNTRACKED) == 0;
+        // What stands for a second sample was taken only with a time of its own.
+        let others = Line::DROPPED | Line::COMMENT | Line::UNTRACKED | Line::DUPLICATE;
+        let is_tracked = |l: &&Line| l.flags & others == 0;
         // A series may be there under several texts.
         let mut present: Vec<SeriesRef> =
             next.iter().filter(is_tracked).map(|l| l.series).collect();

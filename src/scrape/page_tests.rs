@@ -257,6 +257,16 @@ fn the_second_text_of_a_series_counts_where_the_first_has_a_time() {
     assert_eq!(target.counts.duplicates, 1);
 }
 
+/// Found by fuzzing.
+#[test]
+fn a_sample_that_is_left_out_keeps_no_series_alive() {
+    let mut target = Target::new(rules());
+    assert!(target.scrape("b{} 4\nc 1\n").0.is_ok());
+    let (samples, stale) = target.scrape("c 1\nb 20 4\nb 2\n");
+    assert_eq!(samples.expect("valid").len(), 2);
+    assert_eq!(stale, ["{__name__=\"b\", instance=\"i\"}"]);
+}
+
 #[test]
 fn the_far_future_is_out_of_bounds() {
     let mut target = Target::new(rules());
