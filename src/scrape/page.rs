@@ -256,6 +256,10 @@ trait Dialect {
 
     /// Whether this line must be left to the exact parser, known or not.
     fn is_special(line: &[u8]) -> bool;
+
+    /// Whether this line says nothing, so that the exact parser would go on to
+    /// the next.
+    fn is_blank(line: &[u8]) -> bool;
 }
 
 struct Text;
@@ -311,6 +315,10 @@ impl Dialect for Text {
     fn is_special(_: &[u8]) -> bool {
         false
     }
+
+    fn is_blank(line: &[u8]) -> bool {
+        line.iter().all(|b| matches!(b, b' ' | b'\t'))
+    }
 }
 
 struct OpenMetrics;
@@ -353,6 +361,10 @@ impl Dialect for OpenMetrics {
 
     fn is_special(line: &[u8]) -> bool {
         line.is_empty() || line.starts_with(b"# EOF")
+    }
+
+    fn is_blank(_: &[u8]) -> bool {
+        false
     }
 }
 
@@ -504,7 +516,7 @@ impl Intake<'_> {
         let next = (at + length + 1).min(page.len());
         let end = D::series_end(line);
         let hash = xxh3_64_with_seed(&line[..end], self.rules.hash_key);
-        if line.is_empty() && at < page.len() && !D::is_special(line) {
+        if at < page.len() && D::is_blank(line) {
             return Ok(Some(next));
         }
         let mut found = Found::Nothing;

@@ -267,6 +267,17 @@ fn a_sample_that_is_left_out_keeps_no_series_alive() {
     assert_eq!(stale, ["{__name__=\"b\", instance=\"i\"}"]);
 }
 
+/// Found by fuzzing: such a line was taken for what comes behind it.
+#[test]
+fn lines_of_blanks_say_nothing() {
+    let mut target = Target::new(rules());
+    for value in [1, 2] {
+        let (samples, _) = target.scrape(&format!(" \n# x\n \t\n \na {value}\n \nb {value}\n \n"));
+        assert_eq!(samples.expect("valid").len(), 2);
+        assert_eq!(target.counts.duplicates, 0);
+    }
+}
+
 #[test]
 fn the_far_future_is_out_of_bounds() {
     let mut target = Target::new(rules());
