@@ -261,7 +261,7 @@ fn the_second_text_of_a_series_counts_where_the_first_has_a_time() {
 #[test]
 fn a_sample_that_is_left_out_keeps_no_series_alive() {
     let mut target = Target::new(rules());
-    assert!(target.scrape("b{} 4\nc 1\n").0.is_ok());
+    assert!(target.scrape("b{} 4\nb 20 4\nb 2\nc 1\n").0.is_ok());
     let (samples, stale) = target.scrape("c 1\nb 20 4\nb 2\n");
     assert_eq!(samples.expect("valid").len(), 2);
     assert_eq!(stale, ["{__name__=\"b\", instance=\"i\"}"]);

@@ -65,7 +65,8 @@ pub(super) fn import(file: &Path, target: &Path) -> Result<u64, String> {
     let said = |e: std::io::Error| format!("{}: {e}", file.display());
     let size_bytes = std::fs::metadata(file).map_err(said)?.len();
     if size_bytes > MAX_FILE_BYTES {
-        return Err(format!("{size_bytes} bytes are more than {MAX_FILE_BYTES}"));
+        let file = file.display();
+        return Err(format!("{file}: {size_bytes} bytes are more than {MAX_FILE_BYTES}"));
     }
     let page = std::fs::read(file).map_err(said)?;
     // First for what is wrong.
@@ -90,7 +91,8 @@ pub(super) fn import(file: &Path, target: &Path) -> Result<u64, String> {
             bar.set(at as u64, size_bytes);
         }
         Ok(())
-    })?;
+    })
+    .map_err(|message| format!("{}: {message}", file.display()))?;
     taken += write(&db, &mut batch)?;
     db.seal_all().map_err(|e| e.to_string())?;
     db.close().map_err(|e| e.to_string())?;
