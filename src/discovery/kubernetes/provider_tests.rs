@@ -157,7 +157,9 @@ async fn a_hundred_monitors_in_a_hundred_namespaces_share_three_watches() {
     for (i, groups) in all.iter_mut().enumerate() {
         until(groups, &[&format!("127.0.2.{i}:80")]).await;
     }
-    assert_eq!(fake.open_watches(), 3);
+    // What was listed is shown before its watch is open.
+    until_true("three watches", || fake.open_watches() == 3).await;
+    assert_eq!(fake.count(&["watch=true", "resourceVersion="]), 3);
     assert_eq!(fake.count(&["limit=500"]), 3);
     assert_eq!(following.metrics.watches.get(), 3.0);
     // A change in one namespace changes the groups of that one.
