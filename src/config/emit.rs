@@ -149,7 +149,7 @@ fn write_scalar(out: &mut String, text: &str) {
     if text.chars().any(char::is_control) {
         write_escaped(out, text);
     } else if text.is_empty() || is_other_type(text) {
-        let _ = write!(out, "\"{text}\"");
+        write_escaped(out, text);
     } else if needs_quotes(text) {
         let _ = write!(out, "'{}'", text.replace('\'', "''"));
     } else {
@@ -185,11 +185,14 @@ fn is_other_type(text: &str) -> bool {
     let starts_as_number = number.starts_with(|c: char| c.is_ascii_digit())
         || (number.starts_with('.') && number[1..].starts_with(|c: char| c.is_ascii_digit()));
     let digits = number.replace('_', "");
+    let in_base = |prefix: &str, base: u32| {
+        digits.strip_prefix(prefix).is_some_and(|rest| rest.chars().all(|c| c.is_digit(base)))
+    };
     starts_as_number
         && (digits.parse::<f64>().is_ok()
-            || digits.starts_with("0x")
-            || digits.starts_with("0o")
-            || digits.starts_with("0b")
+            || in_base("0x", 16)
+            || in_base("0o", 8)
+            || in_base("0b", 2)
             || (digits.contains(':') && digits.bytes().all(|b| b.is_ascii_digit() || b == b':')))
 }
 
@@ -233,6 +236,8 @@ mod tests {
             ("(.*)x", "(.*)x"),
             ("it's", "it's"),
             ("12:30", "\"12:30\""),
+            ("0x1f", "\"0x1f\""),
+            ("0x\"", "0x\""),
         ];
         for (text, expected) in cases {
             let mut out = String::new();

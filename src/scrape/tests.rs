@@ -292,8 +292,6 @@ async fn gzip_is_inflated_within_the_limit() {
     let mut config = scrape_config("job");
     config.limits.body_size_bytes = 1 << 20;
     let bomb = serve(answer(gzip(&vec![b'\n'; 64 << 20]))).await;
-    config.scrape_interval = Duration::from_millis(200);
-    config.scrape_timeout = Duration::from_millis(200);
     assert_eq!(Bench::error_of(config, &bomb).await, "body size limit exceeded");
 
     let mut cut = gzip(b"a 1\n");
@@ -319,7 +317,9 @@ async fn hostile_targets_fail_with_a_reason() {
         "received unsupported Content-Type \"text/html\" and no fallback_scrape_protocol specified for target"
     );
     let slow = serve(|_| Answer::Hang(Vec::new())).await;
-    let error = Bench::error_of(config(), &slow).await;
+    let mut impatient = config();
+    impatient.scrape_timeout = Duration::from_millis(50);
+    let error = Bench::error_of(impatient, &slow).await;
     assert_eq!(
         error,
         format!("Get \"http://{}/metrics\": context deadline exceeded", slow.address)
@@ -331,8 +331,6 @@ async fn hostile_targets_fail_with_a_reason() {
     .await;
     let mut limited = config();
     limited.limits.body_size_bytes = 100_000;
-    limited.scrape_interval = Duration::from_millis(200);
-    limited.scrape_timeout = Duration::from_millis(200);
     assert_eq!(Bench::error_of(limited, &endless).await, "body size limit exceeded");
     let truncated = serve(|_| {
         Answer::Last(

@@ -53,10 +53,14 @@ mod tests {
     #[test]
     fn memory_that_is_taken_is_seen() {
         let gauge = anonymous_memory();
-        let before = gauge().expect("this system tells");
-        let taken = std::hint::black_box(vec![1_u8; 64 << 20]);
-        let with = gauge().expect("this system tells");
-        assert!(with >= before + (32 << 20), "{before} {with}");
-        drop(taken);
+        let seen = || {
+            let before = gauge().expect("this system tells");
+            let taken = std::hint::black_box(vec![1_u8; 64 << 20]);
+            let with = gauge().expect("this system tells");
+            drop(taken);
+            with >= before + (32 << 20)
+        };
+        // Another test of this process may give as much back meanwhile.
+        assert!((0..10).any(|_| seen()), "ten times 64 MiB were not seen");
     }
 }
