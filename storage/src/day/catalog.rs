@@ -3,12 +3,13 @@
 //! A [`Catalog`] is never changed: a seal makes a new one that shares all but
 //! the list that grew, so that a reader's snapshot is one reference.
 
+use std::io;
 use std::sync::Arc;
 
 use super::day_of;
-use super::file::{DayFile, MERGED_EXTENSION};
-use super::stripe::{Encoded, PREFIX_BYTES};
+use super::stripe::{Encoded, Header, PREFIX_BYTES, RunRange};
 use crate::axis::Layout;
+use crate::engine::sealed::{Volume, Volumes};
 
 /// All sealed stripes.
 #[derive(Debug, Clone, Default)]
@@ -42,7 +43,8 @@ pub(crate) struct LayoutStripes {
 #[derive(Debug, Clone)]
 pub(crate) struct Stripe {
     pub(crate) id: u64,
-    pub(crate) file: Arc<DayFile>,
+    pub(crate) volume: Arc<dyn Volume>,
+    /// Where the volume has it: unique there.
     pub(crate) offset: u64,
     pub(crate) header_bytes: u32,
     pub(crate) payload_bytes: u32,
@@ -54,11 +56,11 @@ pub(crate) struct Stripe {
 
 impl Stripe {
     /// What the catalog says of a stripe that was written at `offset`.
-    pub(crate) fn of(encoded: &Encoded, id: u64, file: Arc<DayFile>, offset: u64) -> Self {
+    pub(crate) fn of(encoded: &Encoded, id: u64, volume: Arc<dyn Volume>, offset: u64) -> Self {
         let payload = encoded.bytes.len() - PREFIX_BYTES;
         Self {
             id,
-            file,
+            volume,
             offset,
             header_bytes: encoded.header_bytes,
             payload_bytes: payload as u32 - encoded.header_bytes,
@@ -68,12 +70,46 @@ impl Stripe {
         }
     }
 
-    /// Where the payload starts in the file.
-    pub(crate) const fn payload_offset(&self) -> u64 {
-        self.offset + PREFIX_BYTES as u64 + self.header_bytes as u64
+    /// What the catalog says of a stripe that was found at `offset`.
+    pub(crate) fn found(
+        header: &Header,
+        volume: Arc<dyn Volume>,
+        offset: u64,
+        header_bytes: u32,
+    ) -> Self {
+        Self {
+            id: header.stripe_id,
+            volume,
+            offset,
+            header_bytes,
+            payload_bytes: header.payload_bytes,
+            min_ms: header.times.first().copied().unwrap_or(i64::MAX),
+            max_ms: header.times.last().copied().unwrap_or(i64::MIN),
+            samples: header.samples(),
+        }
     }
 
-    /// Bytes in the file.
+    /// Reads and checks its header; see [`Volume::read_header`].
+    pub(crate) fn read_header(&self) -> io::Result<Header> {
+        self.volume.read_header(self)
+    }
+
+    /// Reads and checks a run of its chunks; see [`Volume::read_run`].
+    pub(crate) fn read_run(&self, header: &Header, run: &RunRange) -> io::Result<Vec<u8>> {
+        self.volume.read_run(self, header, run)
+    }
+
+    /// Its name among all stripes.
+    pub(crate) fn key(&self) -> (u64, u64) {
+        (self.volume.number(), self.offset)
+    }
+
+    /// Where a byte of the payload is, from the first byte of the stripe.
+    pub(crate) fn payload_at(&self, offset: u32) -> u64 {
+        PREFIX_BYTES as u64 + u64::from(self.header_bytes) + u64::from(offset)
+    }
+
+    /// Bytes in all.
     pub(crate) const fn bytes(&self) -> u64 {
         PREFIX_BYTES as u64 + self.header_bytes as u64 + self.payload_bytes as u64
     }
@@ -105,9 +141,9 @@ impl Catalog {
         layouts.filter_map(|l| l.max_id()).max()
     }
 
-    /// The files that stripes are in, each once.
-    pub(crate) fn files(&self) -> Vec<Arc<DayFile>> {
-        self.days.iter().flat_map(|d| d.files()).collect()
+    /// The volumes that stripes are in, each once.
+    pub(crate) fn volumes(&self) -> Volumes {
+        self.days.iter().flat_map(|d| d.volumes()).collect()
     }
 
     /// Takes a stripe out; what it was.
@@ -190,21 +226,21 @@ impl Day {
         Some((min_ms, max_ms))
     }
 
-    /// The files that stripes are in, each once.
-    pub(crate) fn files(&self) -> Vec<Arc<DayFile>> {
-        let mut files: Vec<Arc<DayFile>> = Vec::new();
+    /// The volumes that stripes are in, each once.
+    pub(crate) fn volumes(&self) -> Volumes {
+        let mut volumes: Volumes = Vec::new();
         for stripe in self.layouts.iter().flat_map(|l| &l.stripes) {
-            if files.iter().all(|f| f.number != stripe.file.number) {
-                files.push(Arc::clone(&stripe.file));
+            if volumes.iter().all(|v| v.number() != stripe.volume.number()) {
+                volumes.push(Arc::clone(&stripe.volume));
             }
         }
-        files
+        volumes
     }
 
-    /// Whether all stripes are in one file that a merge wrote.
+    /// Whether all stripes are in one volume that a merge wrote.
     pub(crate) fn is_merged(&self) -> bool {
-        let files = self.files();
-        files.len() == 1 && files[0].name.ends_with(MERGED_EXTENSION)
+        let volumes = self.volumes();
+        volumes.len() == 1 && volumes[0].is_merged()
     }
 
     fn heap_bytes(&self) -> usize {

@@ -9,12 +9,14 @@
 //! damaged stripe in the middle is skipped up to the next that is good.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
+use super::catalog::Stripe;
 use super::stripe::{self, Header, MAGIC, PREFIX_BYTES, RunRange};
 use crate::engine::fs::{File, FileSystem, OpenMode};
 use crate::engine::header;
+use crate::engine::sealed::{Volume, checked, damaged};
 
 /// First letters of a day file, and its version.
 const LETTERS: [u8; 4] = *b"NXDY";
@@ -28,10 +30,11 @@ pub(crate) const MERGED_EXTENSION: &str = "merged";
 /// An open day file.
 #[derive(Debug)]
 pub(crate) struct DayFile {
+    day: i64,
     /// Unique in the data directory.
-    pub(crate) number: u64,
+    number: u64,
     /// Relative to the data directory.
-    pub(crate) name: String,
+    name: String,
     file: Arc<dyn File>,
 }
 
@@ -52,63 +55,45 @@ pub(crate) struct Scan {
 }
 
 impl DayFile {
-    /// Makes a new file, with nothing but its header.
+    /// Makes a new file, with nothing but its header, whose name ends so.
     pub(crate) fn create(
         fs: &dyn FileSystem,
-        root: &std::path::Path,
-        directory: &str,
-        number: u64,
-    ) -> io::Result<Self> {
-        Self::create_named(fs, root, directory, number, EXTENSION)
-    }
-
-    /// Makes a new file whose name ends so.
-    pub(crate) fn create_named(
-        fs: &dyn FileSystem,
-        root: &std::path::Path,
-        directory: &str,
+        root: &Path,
+        day: i64,
         number: u64,
         extension: &str,
     ) -> io::Result<Self> {
+        let directory = directory_of(day);
         let name = format!("{directory}/{number:08}.{extension}");
         fs.create_dir_all(&root.join(directory))?;
         let file = fs.open(&root.join(&name), OpenMode::Create)?;
         file.append(&header::of(LETTERS, VERSION))?;
-        Ok(Self { number, name, file })
+        Ok(Self { day, number, name, file })
     }
 
-    /// Gives the file the name that ends so.
-    pub(crate) fn rename(
-        self,
+    /// The same file, once it has the name that ends so.
+    pub(crate) fn renamed(
+        &self,
         fs: &dyn FileSystem,
-        root: &std::path::Path,
+        root: &Path,
         extension: &str,
     ) -> io::Result<Self> {
         let stem = self.name.rsplit_once('.').map_or(self.name.as_str(), |(stem, _)| stem);
         let name = format!("{stem}.{extension}");
         fs.rename(&root.join(&self.name), &root.join(&name))?;
-        Ok(Self { name, ..self })
-    }
-
-    /// The same file once more.
-    pub(crate) fn same(&self) -> Self {
-        Self { number: self.number, name: self.name.clone(), file: Arc::clone(&self.file) }
+        Ok(Self { day: self.day, number: self.number, name, file: Arc::clone(&self.file) })
     }
 
     /// Opens a file that is there.
     pub(crate) fn open(
         fs: &dyn FileSystem,
-        root: PathBuf,
+        root: &Path,
         name: String,
+        day: i64,
         number: u64,
     ) -> io::Result<Self> {
         let file = fs.open(&root.join(&name), OpenMode::Read)?;
-        Ok(Self { number, name, file })
-    }
-
-    /// The day it belongs to.
-    pub(crate) fn day(&self) -> Option<i64> {
-        day_of_directory(self.name.split('/').nth(1)?)
+        Ok(Self { day, number, name, file })
     }
 
     /// Bytes that a new file has.
@@ -213,29 +198,47 @@ impl DayFile {
         }
         Ok(len)
     }
+}
 
-    /// Reads the header of a stripe that was good before.
-    pub(crate) fn read_header(&self, offset: u64, header_bytes: u32) -> io::Result<Header> {
-        let end = offset + PREFIX_BYTES as u64 + u64::from(header_bytes);
-        match self.header_at(offset, u64::MAX - end)? {
-            Some(found) if found.header_bytes == header_bytes => Ok(found.header),
+impl Volume for DayFile {
+    fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn day(&self) -> i64 {
+        self.day
+    }
+
+    fn is_merged(&self) -> bool {
+        self.name.ends_with(MERGED_EXTENSION)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+
+    fn read_header(&self, stripe: &Stripe) -> io::Result<Header> {
+        let end = stripe.offset + PREFIX_BYTES as u64 + u64::from(stripe.header_bytes);
+        match self.header_at(stripe.offset, u64::MAX - end)? {
+            Some(found) if found.header_bytes == stripe.header_bytes => Ok(found.header),
             _ => Err(damaged("stripe header")),
         }
     }
 
-    /// Reads a run of chunks and checks it.
-    pub(crate) fn read_run(&self, payload_offset: u64, run: &RunRange) -> io::Result<Vec<u8>> {
+    fn read_run(&self, stripe: &Stripe, _header: &Header, run: &RunRange) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; (run.bytes.end - run.bytes.start) as usize];
-        self.file.read_exact_at(&mut bytes, payload_offset + u64::from(run.bytes.start))?;
-        if crc32fast::hash(&bytes) != run.crc {
-            return Err(damaged("chunks"));
-        }
-        Ok(bytes)
+        let at = stripe.offset + stripe.payload_at(run.bytes.start);
+        self.file.read_exact_at(&mut bytes, at)?;
+        checked(bytes, run)
     }
-}
 
-fn damaged(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("{what}: wrong checksum"))
+    fn place(&self, stripe: &Stripe, at: u64) -> (String, u64) {
+        (self.name.clone(), stripe.offset + at)
+    }
 }
 
 /// The directory of a day, relative to the data directory.

@@ -1,10 +1,8 @@
 //! What does an administrator ask of the storage? To delete series, to clean
 //! up behind that, to copy the data directory, to make days small.
 //!
-//! A merge writes all stripes of a day into one new file, as long stripes and
-//! without deleted samples, under a temporary name; renaming it to
-//! `<number>.merged` is the moment it counts. Files of the day with smaller
-//! numbers are then superseded: a start ignores and removes them.
+//! A merge writes all stripes of a day into one new volume, as long stripes and
+//! without deleted samples; see [`crate::engine::sealed::Successor`].
 
 use std::io;
 use std::path::Path;
@@ -14,10 +12,10 @@ use super::maintain::DayFiles;
 use super::stats::Counters;
 use super::{Db, Inner, lock};
 use crate::day::catalog::{Catalog, Day, LayoutStripes, Stripe};
-use crate::day::file::{DayFile, MERGED_EXTENSION, directory_of};
 use crate::day::stripe::{DecodedColumn, Encoded, Header, RunRange, Samples, StripeBuilder};
 use crate::day::{DAY_MS, day_of};
 use crate::engine::fs::{FileSystem, read_all, write_atomically};
+use crate::engine::sealed::Successor;
 use crate::labels::Matcher;
 use crate::read::ReadError;
 use crate::series::file as series_file;
@@ -154,31 +152,18 @@ impl Inner {
         self.seal_all()?;
         let mut files = lock(&self.day_files);
         self.sync_days(&mut files)?;
-        // New stripes go to new files: the linked ones are never changed.
-        files.close_all()?;
-        let result = self.link_all(target);
+        let result = self.link_all(&mut files, target);
         if result.is_err() {
             let _ = fs.remove_dir_all(target);
         }
         result
     }
 
-    fn link_all(&self, target: &Path) -> io::Result<()> {
+    fn link_all(&self, files: &mut DayFiles, target: &Path) -> io::Result<()> {
         let (fs, root) = (&*self.options.file_system, &self.options.path);
         let write = lock(&self.write);
         create_durably(fs, target)?;
-        for stripe_file in write.catalog.files() {
-            let to = target.join(&stripe_file.name);
-            if let Some(parent) = to.parent() {
-                fs.create_dir_all(parent)?;
-            }
-            fs.hard_link(&root.join(&stripe_file.name), &to)?;
-        }
-        for day in &write.catalog.days {
-            fs.sync_dir(&target.join(directory_of(day.day)))?;
-        }
-        fs.create_dir_all(&target.join("days"))?;
-        fs.sync_dir(&target.join("days"))?;
+        files.sealed.link_to(target, &write.catalog.volumes())?;
         fs.create_dir_all(&target.join(series_file::DIRECTORY))?;
         let (segments, tail) = self.series.files();
         for segment in segments {
@@ -228,11 +213,15 @@ impl Inner {
 
     fn merge_day(&self, day: i64) -> io::Result<()> {
         let mut files = lock(&self.day_files);
-        files.close(day)?;
+        let closed = files.sealed.close(day);
+        if closed.is_err() {
+            files.suspect.insert(day);
+        }
+        closed?;
         self.rewrite_day(&mut files, day)
     }
 
-    /// Writes all stripes of a day, whose files are closed, into a new one.
+    /// Writes all stripes of a day, whose volumes are closed, into a new one.
     pub(super) fn rewrite_day(&self, files: &mut DayFiles, day: i64) -> io::Result<()> {
         let catalog = Arc::clone(&lock(&self.write).catalog);
         let Some(sources) = catalog.days.iter().find(|d| d.day == day).cloned() else {
@@ -244,51 +233,33 @@ impl Inner {
                 "a day with damage is not rewritten",
             ));
         }
-        let (fs, root) = (&*self.options.file_system, &self.options.path);
-        let directory = directory_of(day);
-        let number = files.take_number();
-        let temporary = DayFile::create_named(fs, root, &directory, number, "tmp")?;
-        let merged = self.write_merged(&sources, &temporary);
-        let stripes = match merged.and_then(|s| temporary.file().sync().map(|()| s)) {
-            Ok(stripes) => stripes,
-            Err(e) => {
-                let _ = fs.remove_file(&root.join(&temporary.name));
-                if e.kind() == io::ErrorKind::InvalidData {
-                    files.unread.insert(day);
-                }
-                return Err(e);
+        let mut successor = files.sealed.successor(day)?;
+        let stripes = self.write_merged(&sources, &mut *successor).inspect_err(|e| {
+            if e.kind() == io::ErrorKind::InvalidData {
+                files.unread.insert(day);
             }
-        };
-        let from = root.join(&temporary.name);
-        let renamed = temporary.rename(fs, root, MERGED_EXTENSION);
-        let file = Arc::new(renamed.inspect_err(|_| drop(fs.remove_file(&from)))?);
-        fs.sync_dir(&root.join(&directory))?;
+        })?;
+        let volume = successor.finish()?;
         {
             let mut write = lock(&self.write);
             let catalog: &mut Catalog = Arc::make_mut(&mut write.catalog);
             catalog.days.retain(|d| d.day != day);
             for (mut stripe, layout) in stripes {
-                stripe.file = Arc::clone(&file);
+                stripe.volume = Arc::clone(&volume);
                 catalog.add(stripe, layout);
             }
             write.writer.is_view_stale = true;
             self.publish(&mut write);
         }
         files.suspect.remove(&day);
-        // Readers that hold the old files keep them open.
-        for old in sources.files() {
-            fs.remove_file(&root.join(&old.name))?;
-        }
-        Ok(())
+        files.sealed.retire(sources.volumes())
     }
 
     fn write_merged(
         &self,
         sources: &Day,
-        target: &DayFile,
+        target: &mut dyn Successor,
     ) -> io::Result<Vec<(Stripe, crate::axis::Layout)>> {
-        let placeholder = Arc::new(target.same());
-        let mut offset = DayFile::start_bytes();
         let mut written = Vec::new();
         for list in &sources.layouts {
             let mut rest = list.stripes.as_slice();
@@ -299,10 +270,8 @@ impl Inner {
                 rest = others;
                 let id = lock(&self.write).writer.take_stripe_id();
                 let Some(encoded) = self.join_stripes(list, some, id)? else { continue };
-                target.file().append(&encoded.bytes)?;
+                let stripe = target.append(id, &encoded)?;
                 Counters::add(&self.counters.days_written, encoded.bytes.len() as u64);
-                let stripe = Stripe::of(&encoded, id, Arc::clone(&placeholder), offset);
-                offset += encoded.bytes.len() as u64;
                 written.push((stripe, encoded.layout));
             }
         }
@@ -320,7 +289,7 @@ impl Inner {
         let mut parts = Vec::with_capacity(stripes.len());
         let mut times = Vec::new();
         for stripe in stripes {
-            let header = stripe.file.read_header(stripe.offset, stripe.header_bytes)?;
+            let header = stripe.read_header()?;
             times.extend_from_slice(&header.times);
             parts.push(Part { stripe, header, run: None });
         }
@@ -402,34 +371,11 @@ impl Part<'_> {
         let damaged = || io::Error::new(io::ErrorKind::InvalidData, "a chunk is damaged");
         let run = self.header.run_of(column).ok_or_else(damaged)?;
         if self.run.as_ref().is_none_or(|(loaded, _)| *loaded != run) {
-            let bytes = self.stripe.file.read_run(self.stripe.payload_offset(), &run)?;
+            let bytes = self.stripe.read_run(&self.header, &run)?;
             self.run = Some((run, bytes));
         }
         let Some((run, bytes)) = &self.run else { return Err(damaged()) };
         self.header.decode_column(column, run, bytes, out).map_err(|_| damaged())
-    }
-}
-
-impl DayFiles {
-    /// Closes the file of a day: the next stripe goes to a new one.
-    fn close(&mut self, day: i64) -> io::Result<()> {
-        if let Some(writer) = self.open.remove(&day)
-            && let Err(e) = writer.file.file().sync()
-        {
-            self.suspect.insert(day);
-            return Err(e);
-        }
-        Ok(())
-    }
-
-    fn close_all(&mut self) -> io::Result<()> {
-        let days: Vec<i64> = self.open.keys().copied().collect();
-        days.into_iter().try_for_each(|day| self.close(day))
-    }
-
-    fn take_number(&mut self) -> u64 {
-        self.next_file += 1;
-        self.next_file - 1
     }
 }
 

@@ -5,7 +5,7 @@
 //! beyond the retention are deleted; new series are refused while the head is
 //! over its share.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
@@ -17,10 +17,10 @@ use roaring::RoaringBitmap;
 use super::stats::Counters;
 use super::{Inner, MemoryState, WriteSide, lock};
 use crate::budget::{Level, Reading};
-use crate::day::catalog::{Catalog, Day, Stripe};
-use crate::day::file::{DayFile, directory_of};
-use crate::day::stripe::{Encoded, encode_rows};
-use crate::day::{DAY_MS, day_of};
+use crate::day::DAY_MS;
+use crate::day::catalog::{Catalog, Day};
+use crate::day::stripe::encode_rows;
+use crate::engine::sealed::{Sealed, Volumes};
 use crate::head::open::OpenStripe;
 
 /// How often the thread looks what is due.
@@ -35,17 +35,15 @@ const REWRITE_SHARE: u64 = 16;
 const AGE_MS: i64 = 120_000;
 /// From one look at series that are out of use to the next.
 const COLLECT_MS: i64 = 60_000;
-/// A day file longer than this is closed.
-const DAY_FILE_BYTES: u64 = 1 << 30;
 
-/// The files that stripes are appended to, by day.
+/// The days as they are written, and what is due with them.
 #[derive(Debug)]
 pub(super) struct DayFiles {
-    pub(super) open: HashMap<i64, DayWriter>,
-    pub(super) next_file: u64,
-    /// Files of a process before this that it perhaps did not sync.
-    pub(super) inherited: Vec<Arc<DayFile>>,
-    /// Days with a file that could not be synced.
+    /// Where the stripes are.
+    pub(super) sealed: Box<dyn Sealed>,
+    /// Volumes of a process before this that it perhaps did not sync.
+    pub(super) inherited: Volumes,
+    /// Days with a volume that could not be synced.
     pub(super) suspect: BTreeSet<i64>,
     /// Days with something that cannot be read: never merged, as a merge would
     /// supersede it.
@@ -70,19 +68,10 @@ struct LogWatch {
     rewritten_at: u64,
 }
 
-#[derive(Debug)]
-pub(super) struct DayWriter {
-    pub(super) file: Arc<DayFile>,
-    len: u64,
-    is_dirty: bool,
-    is_torn: bool,
-}
-
 impl DayFiles {
-    pub(super) fn new(next_file: u64) -> Self {
+    pub(super) fn new(sealed: Box<dyn Sealed>) -> Self {
         Self {
-            open: HashMap::new(),
-            next_file,
+            sealed,
             inherited: Vec::new(),
             suspect: BTreeSet::new(),
             unread: BTreeSet::new(),
@@ -205,57 +194,20 @@ impl Inner {
         let encoded = encode_rows(open.id, &rows);
         drop(rows);
         let stripe = match &encoded {
-            Some(encoded) => Some(self.write_stripe(files, open.id, encoded)?),
+            Some(encoded) => Some(files.sealed.append(open.id, encoded)?),
             None => None,
         };
         let mut write = lock(&self.write);
         write.sealing.retain(|s| !Arc::ptr_eq(s, open));
         write.writer.is_view_stale = true;
         if let (Some(stripe), Some(encoded)) = (stripe, encoded) {
+            Counters::add(&self.counters.days_written, encoded.bytes.len() as u64);
             Counters::add(&self.counters.chunks_sealed, encoded.chunks);
             Counters::add(&self.counters.stripes_sealed, 1);
             Arc::make_mut(&mut write.catalog).add(stripe, encoded.layout);
         }
         self.publish(&mut write);
         Ok(())
-    }
-
-    fn write_stripe(&self, files: &mut DayFiles, id: u64, encoded: &Encoded) -> io::Result<Stripe> {
-        let min_ms = encoded.times.first().copied().unwrap_or(0);
-        let writer = self.day_writer(files, day_of(min_ms))?;
-        if writer.is_torn {
-            writer.file.file().truncate(writer.len)?;
-            writer.is_torn = false;
-        }
-        if let Err(e) = writer.file.file().append(&encoded.bytes) {
-            writer.is_torn = true;
-            return Err(e);
-        }
-        Counters::add(&self.counters.days_written, encoded.bytes.len() as u64);
-        let offset = writer.len;
-        writer.len += encoded.bytes.len() as u64;
-        writer.is_dirty = true;
-        Ok(Stripe::of(encoded, id, Arc::clone(&writer.file), offset))
-    }
-
-    fn day_writer<'a>(&self, files: &'a mut DayFiles, day: i64) -> io::Result<&'a mut DayWriter> {
-        let full = files.open.get(&day).is_some_and(|w| w.len >= DAY_FILE_BYTES && !w.is_dirty);
-        if full {
-            files.open.remove(&day);
-        }
-        if !files.open.contains_key(&day) {
-            let (fs, root) = (&*self.options.file_system, &self.options.path);
-            let directory = directory_of(day);
-            let number = files.next_file;
-            let file = DayFile::create(fs, root, &directory, number)?;
-            fs.sync_dir(&root.join(&directory))?;
-            fs.sync_dir(&root.join("days"))?;
-            files.next_file += 1;
-            let len = DayFile::start_bytes();
-            let file = Arc::new(file);
-            files.open.insert(day, DayWriter { file, len, is_dirty: true, is_torn: false });
-        }
-        Ok(files.open.get_mut(&day).expect("just inserted"))
     }
 
     /// Makes rows durable if some are due.
@@ -365,21 +317,15 @@ impl Inner {
     /// Makes all stripes durable, and the series that they name.
     pub(super) fn sync_days(&self, files: &mut DayFiles) -> io::Result<()> {
         self.series.sync()?;
-        for file in &files.inherited {
-            if file.file().sync().is_err() {
-                files.suspect.extend(file.day());
+        for volume in std::mem::take(&mut files.inherited) {
+            if volume.sync().is_err() {
+                files.suspect.insert(volume.day());
             }
         }
-        files.inherited.clear();
-        for (day, writer) in files.open.iter_mut().filter(|(_, w)| w.is_dirty) {
-            if writer.file.file().sync().is_err() {
-                files.suspect.insert(*day);
-            }
-            writer.is_dirty = false;
-        }
-        // What is in such a file is perhaps in memory only: written anew.
+        let suspect = files.sealed.sync()?;
+        files.suspect.extend(suspect);
+        // What is there is perhaps in memory only: written anew.
         while let Some(day) = files.suspect.first().copied() {
-            files.open.remove(&day);
             self.rewrite_day(files, day)?;
             files.suspect.remove(&day);
         }
@@ -411,6 +357,7 @@ impl Inner {
     /// new is worth more.
     fn enforce_retention(&self, now_ms: i64, is_out_of_room: bool) -> io::Result<()> {
         let mut expired: Vec<Arc<Day>> = Vec::new();
+        let overhead_bytes = lock(&self.day_files).sealed.overhead_bytes();
         {
             let mut write = lock(&self.write);
             let mut catalog = Catalog::clone(&write.catalog);
@@ -428,7 +375,7 @@ impl Inner {
             let series_bytes = self.series.figures().file_bytes;
             let disk_bytes = |catalog: &Catalog, write: &WriteSide| {
                 let days: u64 = catalog.days.iter().map(|d| d.bytes).sum();
-                days + write.wal.bytes() + series_bytes
+                days + overhead_bytes + write.wal.bytes() + series_bytes
             };
             let limit = self.disk_limit_bytes();
             let mut needs_room = is_out_of_room;
@@ -460,24 +407,19 @@ impl Inner {
         self.forget_series()
     }
 
-    /// Removes the directories of days that are not in the catalog any more.
+    /// Removes the days that are not in the catalog any more.
     fn remove_doomed(&self, files: &mut DayFiles) -> io::Result<()> {
-        let fs = &*self.options.file_system;
         while let Some(&day) = files.doomed.last() {
             // Late samples may have brought it back.
             let is_back = lock(&self.write).catalog.days.iter().any(|d| d.day == day);
             if !is_back {
-                files.open.remove(&day);
                 files.suspect.remove(&day);
-                files.inherited.retain(|f| f.day() != Some(day));
-                match fs.remove_dir_all(&self.options.path.join(directory_of(day))) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-                    _ => {}
-                }
+                files.inherited.retain(|volume| volume.day() != day);
+                files.sealed.remove_day(day)?;
             }
             files.doomed.pop();
         }
-        fs.sync_dir(&self.options.path.join("days"))
+        Ok(())
     }
 
     /// Forgets deletions of samples that are gone.
@@ -583,6 +525,7 @@ impl Inner {
             + self.columns.figures().0
             + self.selections.figures().0;
         let mut others = series.cache_bytes + (caches + view.catalog.heap_bytes()) as u64;
+        others += lock(&self.day_files).sealed.memory_bytes();
         for open in &view.open {
             let rows = open.lock();
             head += rows.heap_bytes() as u64;

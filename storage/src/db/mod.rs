@@ -229,7 +229,7 @@ struct Inner {
     /// Held while stripes are written; the files of the open days.
     day_files: Mutex<maintain::DayFiles>,
     headers: Cache<(u64, u64), Arc<Header>>,
-    runs: Cache<(u64, u64), Arc<Vec<u8>>>,
+    runs: Cache<(u64, u64, u32), Arc<Vec<u8>>>,
     columns: Cache<joined::Key, Arc<joined::Joined>>,
     asked_columns: joined::Asked,
     selections: Cache<u64, Arc<select::Selection>>,

@@ -5,7 +5,7 @@
 //! What the log holds of stripes that are in the days is skipped, once their
 //! bytes are checked; the rest are open rows again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
@@ -22,21 +22,14 @@ use super::tombstones::{self, Tombstones};
 use super::{Damage, DbOptions, Inner, OpenError, Snapshot, View, Wake, WriteSide};
 use crate::budget::{Admission, Cache};
 use crate::day::catalog::{Catalog, Stripe};
-use crate::day::file::{DayFile, EXTENSION, MERGED_EXTENSION, day_of_directory};
+use crate::engine;
 use crate::engine::fs::{FileSystem, Lock, is_lack_of_room};
+use crate::engine::sealed::{Volume, Volumes};
 use crate::head::open::{OpenStripe, Rows};
 use crate::head::write::Writer;
 use crate::series::{Series, SeriesLimits};
 use crate::wal::Wal;
 use crate::wal::replay::{self, Replayed, Report, Segments};
-
-/// The days as they were found.
-struct FoundDays {
-    catalog: Catalog,
-    next_file: u64,
-    /// Days with a file that cannot be read.
-    unread: BTreeSet<i64>,
-}
 
 /// The log as it was found.
 struct FoundLog {
@@ -71,7 +64,8 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
     };
     let opened = Series::open(Arc::clone(&fs), &root, limits);
     let (mut series, torn_bytes) = opened.map_err(|e| io_error(&e.file)(e.source))?;
-    let mut days = find_days(&*fs, &root, &mut damages).map_err(io_error("days"))?;
+    let mut days = engine::files::open(&fs, &root).map_err(io_error("days"))?;
+    damages.extend(days.damages.drain(..).map(|d| damage(&d.file, d.offset, d.bytes, &d.what)));
     let metadata = or_damage(Families::load(&*fs, &root), metadata::NAME, &mut damages)
         .map_err(io_error(metadata::NAME))?;
     let tombstones = or_damage(Tombstones::load(&*fs, &root), tombstones::NAME, &mut damages)
@@ -140,7 +134,7 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
         damaged_bytes: report.damaged_bytes,
         torn_bytes: report.torn_bytes + torn_bytes,
     });
-    let mut day_files = DayFiles::new(days.next_file);
+    let mut day_files = DayFiles::new(days.sealed);
     (day_files.inherited, day_files.unread) = (inherited, days.unread);
     let inner = Inner {
         newest_ms: AtomicI64::new(writer.newest_ms.unwrap_or(i64::MIN)),
@@ -272,90 +266,6 @@ fn take_lock(fs: &dyn FileSystem, root: &Path) -> Result<Box<dyn Lock>, OpenErro
     })
 }
 
-/// Reads the headers of all stripes. What is damaged or cannot be read is left
-/// out; only a newer version is an error.
-fn find_days(fs: &dyn FileSystem, root: &Path, damages: &mut Vec<Damage>) -> io::Result<FoundDays> {
-    let mut days = FoundDays { catalog: Catalog::default(), next_file: 1, unread: BTreeSet::new() };
-    for directory in fs.list(&root.join("days"))? {
-        let Some(day) = day_of_directory(&directory) else { continue };
-        let directory = format!("days/{directory}");
-        let files = match fs.list(&root.join(&directory)) {
-            Ok(files) => files,
-            Err(e) => {
-                damages.push(damage(&directory, 0, 0, &format!("the day is left out: {e}")));
-                days.unread.insert(day);
-                continue;
-            }
-        };
-        let numbered = |file: &String| {
-            let (number, extension) = file.split_once('.')?;
-            Some((number.parse::<u64>().ok()?, extension.to_owned()))
-        };
-        let merged = files.iter().filter_map(numbered).filter(|(_, e)| e == MERGED_EXTENSION);
-        let merged = merged.map(|(number, _)| number).max().unwrap_or(0);
-        // The process that gave the name was perhaps killed before it synced:
-        // what is superseded stays until its successor is durable.
-        let may_remove = merged == 0 || fs.sync_dir(&root.join(&directory)).is_ok();
-        for file in &files {
-            let Some((number, extension)) = numbered(file) else { continue };
-            days.next_file = days.next_file.max(number.saturating_add(1));
-            let name = format!("{directory}/{file}");
-            if number < merged || extension == "tmp" {
-                // Superseded, or never finished. What cannot be removed now is
-                // ignored, and removed by another start.
-                if may_remove {
-                    let _ = fs.remove_file(&root.join(&name));
-                }
-                continue;
-            }
-            if extension != EXTENSION && extension != MERGED_EXTENSION {
-                continue;
-            }
-            match scan_file(fs, root, &name, number, &mut days.catalog) {
-                Ok(damaged) => damages.extend(
-                    damaged.into_iter().map(|(at, len)| damage(&name, at, len, "no stripe")),
-                ),
-                Err(e) if e.kind() == io::ErrorKind::Unsupported => return Err(e),
-                Err(e) => {
-                    damages.push(damage(&name, 0, 0, &format!("its stripes are left out: {e}")));
-                    days.unread.insert(day);
-                }
-            }
-        }
-    }
-    Ok(days)
-}
-
-/// Adds the stripes of a file to the catalog; says what in it is none.
-fn scan_file(
-    fs: &dyn FileSystem,
-    root: &Path,
-    name: &str,
-    number: u64,
-    catalog: &mut Catalog,
-) -> io::Result<Vec<(u64, u64)>> {
-    let file = Arc::new(DayFile::open(fs, root.to_owned(), name.to_owned(), number)?);
-    let scan = file.scan()?;
-    for found in scan.stripes {
-        let header = &found.header;
-        let (Some(&min_ms), Some(&max_ms)) = (header.times.first(), header.times.last()) else {
-            continue;
-        };
-        let stripe = Stripe {
-            id: header.stripe_id,
-            file: Arc::clone(&file),
-            offset: found.offset,
-            header_bytes: found.header_bytes,
-            payload_bytes: header.payload_bytes,
-            min_ms,
-            max_ms,
-            samples: header.samples(),
-        };
-        catalog.add(stripe, (*header.layout).clone());
-    }
-    Ok(scan.damaged)
-}
-
 /// Builds the open stripes from the log.
 struct Replay<'a> {
     catalog: &'a mut Catalog,
@@ -364,8 +274,8 @@ struct Replay<'a> {
     sealed: HashSet<u64>,
     /// Sealed stripes whose bytes were checked.
     checked: HashSet<u64>,
-    /// Their files, which may not be durable, by number.
-    files: BTreeMap<u64, Arc<DayFile>>,
+    /// Their volumes, which may not be durable, by number.
+    volumes: BTreeMap<u64, Arc<dyn Volume>>,
     open: HashMap<u64, Rows>,
     next_stripe_id: u64,
     samples: u64,
@@ -385,7 +295,7 @@ impl<'a> Replay<'a> {
             series,
             sealed,
             checked: HashSet::new(),
-            files: BTreeMap::new(),
+            volumes: BTreeMap::new(),
             open: HashMap::new(),
             next_stripe_id,
             samples: 0,
@@ -429,7 +339,7 @@ impl<'a> Replay<'a> {
         }
         let stripe = self.catalog.stripes().find(|s| s.id == stripe_id).cloned();
         if let Some(stripe) = stripe.filter(can_be_read) {
-            self.files.insert(stripe.file.number, stripe.file);
+            self.volumes.insert(stripe.volume.number(), stripe.volume);
             return true;
         }
         self.catalog.remove(stripe_id);
@@ -437,19 +347,17 @@ impl<'a> Replay<'a> {
         false
     }
 
-    /// The open stripes, and the files that must be synced before the log may
+    /// The open stripes, and the volumes that must be synced before the log may
     /// be cut.
-    fn finish(self) -> (Vec<(u64, Rows)>, Vec<Arc<DayFile>>) {
+    fn finish(self) -> (Vec<(u64, Rows)>, Volumes) {
         let mut open: Vec<(u64, Rows)> =
             self.open.into_iter().filter(|(_, r)| !r.times.is_empty()).collect();
         open.sort_unstable_by_key(|(id, _)| *id);
-        (open, self.files.into_values().collect())
+        (open, self.volumes.into_values().collect())
     }
 }
 
 fn can_be_read(stripe: &Stripe) -> bool {
-    let Ok(header) = stripe.file.read_header(stripe.offset, stripe.header_bytes) else {
-        return false;
-    };
-    header.runs().all(|run| stripe.file.read_run(stripe.payload_offset(), &run).is_ok())
+    let Ok(header) = stripe.read_header() else { return false };
+    header.runs().all(|run| stripe.read_run(&header, &run).is_ok())
 }

@@ -284,11 +284,11 @@ impl Querier for DbQuerier {
 impl Inner {
     /// The header of a stripe; `None` if it is damaged.
     pub(super) fn header_of(&self, stripe: &Stripe) -> Result<Option<Arc<Header>>, ReadError> {
-        let key = (stripe.file.number, stripe.offset);
+        let key = stripe.key();
         if let Some(header) = self.headers.get(key) {
             return Ok(Some(header));
         }
-        match stripe.file.read_header(stripe.offset, stripe.header_bytes) {
+        match stripe.read_header() {
             Ok(header) => {
                 let header = Arc::new(header);
                 self.headers.insert(key, Arc::clone(&header), header.heap_bytes());
@@ -296,7 +296,7 @@ impl Inner {
             }
             Err(e) => {
                 let bytes = u64::from(stripe.header_bytes);
-                self.quarantine(stripe, stripe.offset, bytes, e).map(|()| None)
+                self.quarantine(stripe, 0, bytes, e).map(|()| None)
             }
         }
     }
@@ -305,14 +305,15 @@ impl Inner {
     pub(super) fn load_run(
         &self,
         stripe: &Stripe,
+        header: &Header,
         run: &RunRange,
     ) -> Result<Option<Arc<Vec<u8>>>, ReadError> {
-        let offset = stripe.payload_offset() + u64::from(run.bytes.start);
-        let key = (stripe.file.number, offset);
+        let (volume, offset) = stripe.key();
+        let key = (volume, offset, run.bytes.start);
         if let Some(bytes) = self.runs.get(key) {
             return Ok(Some(bytes));
         }
-        match stripe.file.read_run(stripe.payload_offset(), run) {
+        match stripe.read_run(header, run) {
             Ok(bytes) => {
                 let bytes = Arc::new(bytes);
                 self.runs.insert(key, Arc::clone(&bytes), bytes.len());
@@ -320,7 +321,7 @@ impl Inner {
             }
             Err(e) => {
                 let bytes = u64::from(run.bytes.end - run.bytes.start);
-                self.quarantine(stripe, offset, bytes, e).map(|()| None)
+                self.quarantine(stripe, stripe.payload_at(run.bytes.start), bytes, e).map(|()| None)
             }
         }
     }
@@ -329,20 +330,22 @@ impl Inner {
     fn quarantine(
         &self,
         stripe: &Stripe,
-        offset: u64,
+        at: u64,
         bytes: u64,
         error: io::Error,
     ) -> Result<(), ReadError> {
         match error.kind() {
             io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-                self.report(damage_of(stripe, offset, bytes, &error.to_string()));
+                self.report(damage_of(stripe, at, bytes, &error.to_string()));
                 Ok(())
             }
-            _ => Err(ReadError::Io { file: stripe.file.name.clone(), source: error }),
+            _ => Err(ReadError::Io { file: stripe.volume.place(stripe, at).0, source: error }),
         }
     }
 }
 
-pub(super) fn damage_of(stripe: &Stripe, offset: u64, bytes: u64, what: &str) -> Damage {
-    Damage { file: stripe.file.name.clone(), offset, bytes, what: what.to_owned() }
+/// Damage of so many bytes from the byte `at` of a stripe.
+pub(super) fn damage_of(stripe: &Stripe, at: u64, bytes: u64, what: &str) -> Damage {
+    let (file, offset) = stripe.volume.place(stripe, at);
+    Damage { file, offset, bytes, what: what.to_owned() }
 }

@@ -378,9 +378,9 @@ impl Scan {
             self.names.push(name);
             self.parts.push(Part::Sealed { source, stripe, column, rows });
         } else {
-            let offset = scan.stripe.payload_offset() + u64::from(place.start);
+            let at = scan.stripe.payload_at(place.start);
             let length = u64::from(place.end - place.start);
-            inner.report(damage_of(&scan.stripe, offset, length, "a column cannot be decoded"));
+            inner.report(damage_of(&scan.stripe, at, length, "a column cannot be decoded"));
         }
         Ok(())
     }
@@ -534,7 +534,9 @@ impl ScanStripe {
             return Ok(Some(place));
         }
         let Some(range) = self.header.run_of(column) else { return Ok(None) };
-        let Some(bytes) = inner.load_run(&self.stripe, &range)? else { return Ok(None) };
+        let Some(bytes) = inner.load_run(&self.stripe, &self.header, &range)? else {
+            return Ok(None);
+        };
         let place = self.next_run;
         self.runs[place] = Some((range, bytes));
         self.next_run = (place + 1) % RUNS;

@@ -82,23 +82,25 @@ impl Inner {
 }
 
 fn verify_stripe(stripe: &Stripe, report: &mut VerifyReport) -> io::Result<()> {
-    let file = PathBuf::from(&stripe.file.name);
-    let problem = |offset: u64, what: String| Problem { file: file.clone(), offset, what };
-    let header = match stripe.file.read_header(stripe.offset, stripe.header_bytes) {
+    let problem = |at: u64, what: String| {
+        let (file, offset) = stripe.volume.place(stripe, at);
+        Problem { file: PathBuf::from(file), offset, what }
+    };
+    let header = match stripe.read_header() {
         Ok(header) => header,
         Err(e) if is_damage(&e) => {
-            report.problems.push(problem(stripe.offset, e.to_string()));
+            report.problems.push(problem(0, e.to_string()));
             return Ok(());
         }
         Err(e) => return Err(e),
     };
     let mut decoded = DecodedColumn::default();
     for run in header.runs() {
-        let offset = stripe.payload_offset() + u64::from(run.bytes.start);
-        let bytes = match stripe.file.read_run(stripe.payload_offset(), &run) {
+        let at = stripe.payload_at(run.bytes.start);
+        let bytes = match stripe.read_run(&header, &run) {
             Ok(bytes) => bytes,
             Err(e) if is_damage(&e) => {
-                report.problems.push(problem(offset, e.to_string()));
+                report.problems.push(problem(at, e.to_string()));
                 continue;
             }
             Err(e) => return Err(e),
@@ -109,7 +111,7 @@ fn verify_stripe(stripe: &Stripe, report: &mut VerifyReport) -> io::Result<()> {
                     report.chunks += 1;
                     report.samples += decoded.floats.len() as u64;
                 }
-                Err(e) => report.problems.push(problem(offset, e.to_string())),
+                Err(e) => report.problems.push(problem(at, e.to_string())),
             }
         }
     }

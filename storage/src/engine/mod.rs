@@ -1,6 +1,8 @@
-//! Where do bytes live? The file system behind a seam, how files begin, and
-//! how integers are written into them.
+//! Where do bytes live? Sealed data behind one seam, the file system behind
+//! another, and how files begin and integers are written into them.
 
+pub(crate) mod files;
 pub mod fs;
 pub(crate) mod header;
+pub(crate) mod sealed;
 pub(crate) mod varint;
