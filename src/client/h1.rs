@@ -5,6 +5,8 @@
 //! holds no buffer, and there is no task per connection to wake. Header lines
 //! are parsed by httparse, hyper's parser.
 
+use std::cell::Cell;
+
 use bytes::BufMut as _;
 use futures::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -22,6 +24,12 @@ const HEAD_READ_BYTES: usize = 4 << 10;
 const READ_BYTES: usize = 32 << 10;
 /// Longest line that announces a chunk or is a trailer.
 const CHUNK_LINE_LIMIT_BYTES: usize = 16 << 10;
+
+thread_local! {
+    /// Idle connections hold no buffer, and few are in use at once: the one
+    /// that rests leaves its buffer to the next.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// What a connection runs over.
 pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -78,7 +86,11 @@ impl Connection {
     /// Gives buffers back before the connection waits for its next use.
     pub(super) fn rest(&mut self) {
         self.is_spoiled |= self.position != self.buffer.len();
-        self.buffer = Vec::new();
+        let mut buffer = std::mem::take(&mut self.buffer);
+        if buffer.capacity() <= READ_BYTES {
+            buffer.clear();
+            SPARE.set(buffer);
+        }
         self.position = 0;
     }
 
@@ -129,6 +141,9 @@ impl Connection {
         } else if self.position > 0 {
             self.buffer.drain(..self.position);
             self.position = 0;
+        }
+        if self.buffer.capacity() == 0 {
+            self.buffer = SPARE.take();
         }
         self.buffer.reserve(bytes);
         self.io.read_buf(&mut self.buffer).await

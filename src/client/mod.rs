@@ -26,6 +26,7 @@ mod tls;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,8 +71,7 @@ struct Inner {
 pub struct Request {
     /// GET, POST, ...
     pub method: Method,
-    /// Scheme http or https; user and password in it become basic auth.
-    pub url: Arc<Url>,
+    url: Arc<Url>,
     /// Further headers. `Host`, `Content-Length` and what the configuration
     /// says are added, `User-Agent` if it is not there.
     pub headers: Arc<HeaderMap>,
@@ -79,17 +79,32 @@ pub struct Request {
     pub body: Bytes,
     /// From now to the last byte of the answer. Default 30 s.
     pub timeout: Duration,
-    /// Connects to this Unix socket instead of the URL's host, past proxies;
-    /// a redirect to another host does not.
-    pub socket: Option<Arc<Path>>,
+    socket: Option<Arc<Path>>,
+    /// Of `url` and `socket`.
+    to: Destination,
 }
 
 impl Request {
-    /// A request without body and headers.
+    /// A request without body and headers. The URL's scheme is http or https;
+    /// user and password in it become basic auth.
     #[must_use]
     pub fn new(method: Method, url: Url) -> Self {
-        let (headers, body) = (Arc::default(), Bytes::new());
-        Self { method, url: Arc::new(url), headers, body, timeout: DEFAULT_TIMEOUT, socket: None }
+        let (headers, body, to) = (Arc::default(), Bytes::new(), destination(&url, None));
+        let (url, timeout, socket) = (Arc::new(url), DEFAULT_TIMEOUT, None);
+        Self { method, url, headers, body, timeout, socket, to }
+    }
+
+    /// Where it goes.
+    #[must_use]
+    pub const fn url(&self) -> &Arc<Url> {
+        &self.url
+    }
+
+    /// Connects to this Unix socket instead of the URL's host, past proxies;
+    /// a redirect to another host does not.
+    pub fn set_socket(&mut self, socket: Arc<Path>) {
+        self.to = destination(&self.url, Some(&socket));
+        self.socket = Some(socket);
     }
 
     /// Adds a header, or replaces it.
@@ -120,6 +135,12 @@ struct Keep {
     to: Destination,
     absolute_form: bool,
     generation: u64,
+}
+
+impl Keep {
+    fn new(client: &Arc<Inner>, to: &Destination, absolute_form: bool, generation: u64) -> Self {
+        Self { client: Arc::clone(client), to: Arc::clone(to), absolute_form, generation }
+    }
 }
 
 impl std::fmt::Debug for HttpClient {
@@ -189,10 +210,9 @@ impl HttpClient {
         mut request: Request,
         deadline: Instant,
     ) -> Result<Response, ClientError> {
-        let first = origin(&request.url);
-        let mut to = first.clone();
+        let first = Arc::clone(&request.to);
         for _ in 0..=REDIRECT_LIMIT {
-            let mut response = self.send_one(&request, &to, to == first, deadline).await?;
+            let mut response = self.send_one(&request, request.to == first, deadline).await?;
             if !self.0.follow_redirects || !is_redirect(response.status) {
                 return Ok(response);
             }
@@ -210,24 +230,23 @@ impl HttpClient {
             // A short body is read so that the connection may be kept.
             let _ = response.read(16 << 10).await;
             redirect(&mut request, response.status, location);
-            to = origin(&request.url);
-            if to != first {
+            if request.to != first {
                 let headers = Arc::make_mut(&mut request.headers);
                 for name in [header::AUTHORIZATION, header::COOKIE, header::WWW_AUTHENTICATE] {
                     headers.remove(name);
                 }
                 request.socket = None;
+                request.to = destination(&request.url, None);
             }
         }
         Err(ClientError::Redirect(format!("stopped after {REDIRECT_LIMIT} redirects")))
     }
 
-    /// `to` is the origin of the URL; `trusted`: the configuration's
-    /// credentials and headers are for it.
+    /// `trusted`: the configuration's credentials and headers are for where
+    /// the request goes.
     async fn send_one(
         &self,
         request: &Request,
-        to: &str,
         trusted: bool,
         deadline: Instant,
     ) -> Result<Response, ClientError> {
@@ -253,21 +272,16 @@ impl HttpClient {
             headers.to_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         }
 
-        let url = &request.url;
-        let to = match &request.socket {
-            Some(path) => format!("{to} {}", path.display()),
-            None => to.to_owned(),
-        };
+        let (url, to) = (&request.url, &request.to);
         let (tls, generation) = match url.scheme() {
             "https" => inner.tls.current().map(|(tls, g)| (Some(tls), g))?,
             _ => (None, 0),
         };
-        if let Some(sender) = inner.pool.http2(&to, generation) {
+        if let Some(sender) = inner.pool.http2(to, generation) {
             return over_http2(sender, request, headers.into_owned(), deadline).await;
         }
-        while let Some((connection, absolute_form)) = inner.pool.take(&to, generation) {
-            let keep =
-                Keep { client: Arc::clone(inner), to: to.clone(), absolute_form, generation };
+        while let Some((connection, absolute_form)) = inner.pool.take(to, generation) {
+            let keep = Keep::new(inner, to, absolute_form, generation);
             match over_http1(connection, request, &headers, keep, deadline).await {
                 // Closed by the server while it was idle.
                 Err(ClientError::Io(e)) if e.kind() == std::io::ErrorKind::ConnectionAborted => {}
@@ -287,11 +301,10 @@ impl HttpClient {
                     tracing::debug!(error = %e, "an HTTP/2 connection ended");
                 }
             });
-            inner.pool.put_http2(to, sender.clone(), generation);
+            inner.pool.put_http2(Arc::clone(to), sender.clone(), generation);
             return over_http2(sender, request, headers.into_owned(), deadline).await;
         }
-        let absolute_form = opened.absolute_form;
-        let keep = Keep { client: Arc::clone(inner), to, absolute_form, generation };
+        let keep = Keep::new(inner, to, opened.absolute_form, generation);
         match over_http1(Connection::new(opened.io), request, &headers, keep, deadline).await {
             Err(ClientError::Io(e)) if e.kind() == std::io::ErrorKind::ConnectionAborted => {
                 Err(ClientError::Io(std::io::Error::other("EOF")))
@@ -304,9 +317,13 @@ impl HttpClient {
 /// What we call ourselves where nothing else is asked for.
 pub const USER_AGENT: &str = concat!("narthex/", env!("CARGO_PKG_VERSION"));
 
-fn origin(url: &Url) -> Destination {
+fn destination(url: &Url, socket: Option<&Path>) -> Destination {
     let port = url.port_or_known_default().unwrap_or(0);
-    format!("{}://{}:{port}", url.scheme(), url.host_str().unwrap_or_default())
+    let mut to = format!("{}://{}:{port}", url.scheme(), url.host_str().unwrap_or_default());
+    if let Some(path) = socket {
+        let _ = write!(to, " {}", path.display());
+    }
+    to.into()
 }
 
 const fn is_redirect(status: StatusCode) -> bool {
@@ -323,6 +340,7 @@ fn redirect(request: &mut Request, status: StatusCode, location: Url) {
         headers.remove(header::CONTENT_TYPE);
         headers.remove(header::CONTENT_ENCODING);
     }
+    request.to = destination(&location, request.socket.as_deref());
     request.url = Arc::new(location);
 }
 

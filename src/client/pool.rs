@@ -1,7 +1,7 @@
 //! Connections between requests.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,11 +14,13 @@ use super::h1::Connection;
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60 + 30);
 /// Expired connections of any host are looked for this often.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
-/// Most unused connections to one host.
-const IDLE_PER_HOST: usize = 4;
+/// Most unused connections to one host: a gateway or a host of many exporters
+/// may be asked for many pages at once.
+const IDLE_PER_HOST: usize = 64;
 
-/// Where a connection leads: scheme, host and port.
-pub(super) type Destination = String;
+/// Where a connection leads: scheme, host and port, and the Unix socket if it
+/// goes through one.
+pub(super) type Destination = Arc<str>;
 
 /// Open connections by destination.
 #[derive(Default)]

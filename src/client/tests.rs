@@ -95,7 +95,8 @@ async fn a_socket_takes_the_place_of_the_host() {
     });
     let url = |scheme: &str| Url::parse(&format!("{scheme}://same.test/metrics")).expect("valid");
     let ask = async |scheme: &str, path: &std::path::Path| {
-        let request = Request { socket: Some(path.into()), ..get(url(scheme)) };
+        let mut request = get(url(scheme));
+        request.set_socket(path.into());
         let mut response = client.send(request).await?;
         response.read(1 << 20).await
     };

@@ -146,9 +146,7 @@ fn push_indent(out: &mut String, indent: usize) {
 }
 
 fn write_scalar(out: &mut String, text: &str) {
-    if text.chars().any(char::is_control) {
-        write_escaped(out, text);
-    } else if text.is_empty() || is_other_type(text) {
+    if text.is_empty() || is_other_type(text) || text.chars().any(char::is_control) {
         write_escaped(out, text);
     } else if needs_quotes(text) {
         let _ = write!(out, "'{}'", text.replace('\'', "''"));

@@ -100,7 +100,9 @@ impl Fetcher {
         let mut request = Request::new(Method::GET, url);
         request.headers = headers.into();
         request.timeout = timeout;
-        request.socket = socket;
+        if let Some(socket) = socket {
+            request.set_socket(socket);
+        }
         Self { client, request, limit_bytes }
     }
 
@@ -110,11 +112,9 @@ impl Fetcher {
     ///
     /// [`FetchError`]; what is in `page` then has no meaning.
     pub async fn fetch(&self, page: &mut Vec<u8>, buffers: &Buffers) -> Result<String, FetchError> {
-        let mut response = self
-            .client
-            .send(self.request.clone())
-            .await
-            .map_err(|source| FetchError::Request { url: Arc::clone(&self.request.url), source })?;
+        let mut response = self.client.send(self.request.clone()).await.map_err(|source| {
+            FetchError::Request { url: Arc::clone(self.request.url()), source }
+        })?;
         if response.status != http::StatusCode::OK {
             // Read a little, so that the connection may be used again.
             let _ = response.read_into(page, 64 << 10).await;

@@ -62,10 +62,14 @@ impl Loop {
             () = tokio::time::sleep_until(first) => {}
             () = self.control.stop.cancelled() => return,
         }
+        // Made once: each poll of a new one would join the list of those who wait.
+        let (stop, shutdown) = (self.control.stop.cancelled(), self.control.shutdown.cancelled());
+        tokio::pin!(stop, shutdown);
         // A loop that is replaced lets go of the memory when its scrape is over.
         let mut memory = tokio::select! {
+            biased;
+            () = &mut stop => return,
             memory = Arc::clone(&self.memory).lock_owned() => memory,
-            () = self.control.stop.cancelled() => return,
         };
         // Not from now: loops that wake together go on waking together.
         let mut ticker = tokio::time::interval_at(first, interval);
@@ -73,24 +77,25 @@ impl Loop {
         ticker.tick().await;
         let mut schedule = Schedule::new(now_ns(), interval);
         let mut last: Option<Instant> = None;
-        while !self.control.stop.is_cancelled() {
+        loop {
             let started = Instant::now();
             if let Some(last) = last.replace(started) {
                 self.interval_length.observe(started.duration_since(last).as_secs_f64());
             }
             let timestamp_ms = schedule.timestamp_ms(now_ns());
             tokio::select! {
-                () = self.scrape(&mut memory, started, timestamp_ms) => {}
+                biased;
                 // A reload lets a scrape end, a shutdown does not.
-                () = self.control.shutdown.cancelled() => return,
+                () = &mut shutdown => return,
+                () = self.scrape(&mut memory, started, timestamp_ms) => {}
             }
             tokio::select! {
                 biased;
-                () = self.control.stop.cancelled() => break,
+                () = &mut stop => break,
                 _ = ticker.tick() => {}
             }
         }
-        if last.is_some() && !self.control.replaced.load(Ordering::Acquire) {
+        if !self.control.replaced.load(Ordering::Acquire) {
             self.end(&mut memory, ticker, interval).await;
         }
     }

@@ -124,12 +124,10 @@ async fn send(
     // A base with a path, such as that of a proxy in front, keeps it.
     url.set_path(&format!("{}{}", base.path().trim_end_matches('/'), parts.uri.path()));
     url.set_query(parts.uri.query());
-    let request = Request {
-        headers: parts.headers.into(),
-        body: body.collect().await?.to_bytes(),
-        timeout: REQUEST_TIMEOUT,
-        ..Request::new(parts.method, url)
-    };
+    let mut request = Request::new(parts.method, url);
+    request.headers = parts.headers.into();
+    request.body = body.collect().await?.to_bytes();
+    request.timeout = REQUEST_TIMEOUT;
     let answer = client.send(request).await?;
     let mut response = http::Response::builder().status(answer.status);
     if let Some(headers) = response.headers_mut() {

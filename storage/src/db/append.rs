@@ -4,6 +4,7 @@
 //! side once: new series to their file, routing and encoding, one record to
 //! the log, then all of it becomes visible at once.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -23,6 +24,14 @@ use crate::wal;
 const REMOTE_WRITE_SYNC_MS: i64 = 900;
 /// Most bytes of rows in one log record.
 const RECORD_SOFT_BYTES: usize = wal::MAX_RECORD_BYTES / 2;
+
+/// Buffers of more samples than this are not kept.
+const KEPT_SAMPLES: usize = 1 << 16;
+
+thread_local! {
+    /// Ids and values of the last appender on this thread, for the next one.
+    static SPARE: Cell<(Vec<u32>, Vec<f64>)> = const { Cell::new((Vec::new(), Vec::new())) };
+}
 
 /// Rows of one source that are not committed yet.
 pub(super) struct DbAppender {
@@ -56,14 +65,15 @@ impl DbAppender {
     pub(super) fn new(inner: Arc<Inner>, source: SourceId, class: SyncClass) -> Self {
         let bounds = inner.bounds();
         let forgotten = inner.series.forgotten();
+        let (ids, values) = SPARE.take();
         Self {
             forgotten,
             inner,
             source,
             class,
             bounds,
-            ids: Vec::new(),
-            values: Vec::new(),
+            ids,
+            values,
             histograms: Vec::new(),
             starts: Vec::new(),
             rows: Vec::new(),
@@ -217,6 +227,18 @@ impl DbAppender {
                 Ok(())
             }
             other => other,
+        }
+    }
+}
+
+impl Drop for DbAppender {
+    fn drop(&mut self) {
+        let (mut ids, mut values) =
+            (std::mem::take(&mut self.ids), std::mem::take(&mut self.values));
+        if ids.capacity() <= KEPT_SAMPLES {
+            ids.clear();
+            values.clear();
+            SPARE.set((ids, values));
         }
     }
 }
