@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use narthex_query::parse::parse_selector;
 use narthex_storage::db::Db;
-use narthex_storage::labels::{Labels, METRIC_NAME, Matcher};
+use narthex_storage::labels::{
+    Labels, METRIC_NAME, Matcher, is_legacy_label_name, is_legacy_metric_name,
+};
 use narthex_storage::read::{Column, Queryable as _};
 
 use super::progress::Bar;
@@ -134,10 +136,7 @@ fn write_series(
 ) -> std::io::Result<()> {
     let head = match form {
         Form::Lines => labels.to_string(),
-        Form::OpenMetrics => {
-            let rest = labels.drop(&[METRIC_NAME]);
-            format!("{}{rest}", labels.metric_name().unwrap_or_default())
-        }
+        Form::OpenMetrics => open_metrics_series(labels),
     };
     let mut histograms = column.histograms.iter().peekable();
     for (i, timestamp_ms) in column.timestamps().iter().enumerate() {
@@ -160,4 +159,26 @@ fn write_series(
         }
     }
     Ok(())
+}
+
+/// `name{a="b"}`; names that need quotes are within the braces.
+fn open_metrics_series(labels: &Labels) -> String {
+    let name = labels.metric_name().unwrap_or_default();
+    let (mut out, mut parts) = (String::new(), Vec::new());
+    if is_legacy_metric_name(name) {
+        out.push_str(name);
+    } else if !name.is_empty() {
+        parts.push(quoted(name));
+    }
+    for (name, value) in labels.iter().filter(|(name, _)| *name != METRIC_NAME) {
+        let name = if is_legacy_label_name(name) { name.to_owned() } else { quoted(name) };
+        parts.push(format!("{name}={}", quoted(value)));
+    }
+    out + "{" + &parts.join(",") + "}"
+}
+
+/// As OpenMetrics quotes, which knows three escapes.
+fn quoted(text: &str) -> String {
+    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    format!("\"{escaped}\"")
 }

@@ -8,13 +8,15 @@ const PAGE: &str = "# TYPE requests counter\n\
     requests_total{code=\"200\"} 5.5 1700000015.000\n\
     requests_total{code=\"500\"} 1 1700090000.250\n\
     requests_total{code=\"500\"} 1e+21 1700000001\n\
+    # TYPE \"my.requests\" gauge\n\
+    {\"my.requests\",\"a.b\"=\"\\\\\\\"\\n\t\"} 7 1700000002\n\
     # EOF\n";
 
 fn imported() -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("temporary directory");
     let file = directory.path().join("page.txt");
     std::fs::write(&file, PAGE).expect("written");
-    assert_eq!(create::import(&file, &directory.path().join("data")), Ok(4));
+    assert_eq!(create::import(&file, &directory.path().join("data")), Ok(5));
     directory
 }
 
@@ -35,7 +37,8 @@ fn what_was_imported_is_dumped_and_can_be_imported_again() {
     let dumped = {
         let db = open(&data).expect("open");
         let lines = text(|out| dump(&db, &request(Form::Lines), out).expect("dump"));
-        let expected = "{__name__=\"requests_total\", code=\"200\"} 3 1700000000000\n\
+        let expected = "{__name__=\"my.requests\", \"a.b\"=\"\\\\\\\"\\n\\t\"} 7 1700000002000\n\
+            {__name__=\"requests_total\", code=\"200\"} 3 1700000000000\n\
             {__name__=\"requests_total\", code=\"200\"} 5.5 1700000015000\n\
             {__name__=\"requests_total\", code=\"500\"} 1e+21 1700000001000\n\
             {__name__=\"requests_total\", code=\"500\"} 1 1700090000250\n";
@@ -53,11 +56,12 @@ fn what_was_imported_is_dumped_and_can_be_imported_again() {
         assert_eq!(lines, "{__name__=\"requests_total\", code=\"200\"} 5.5 1700000015000\n");
         text(|out| dump(&db, &request(Form::OpenMetrics), out).expect("dump"))
     };
+    assert!(dumped.starts_with("{\"my.requests\",\"a.b\"=\"\\\\\\\"\\n\t\"} 7 "), "{dumped}");
     assert!(dumped.ends_with("requests_total{code=\"500\"} 1 1700090000.250\n# EOF\n"), "{dumped}");
     let file = directory.path().join("again.txt");
     std::fs::write(&file, &dumped).expect("written");
     let again = directory.path().join("again");
-    assert_eq!(create::import(&file, &again), Ok(4));
+    assert_eq!(create::import(&file, &again), Ok(5));
     let db = open(&again).expect("open");
     let twice = text(|out| dump(&db, &request(Form::OpenMetrics), out).expect("dump"));
     assert_eq!(twice, dumped);
@@ -92,7 +96,7 @@ fn days_and_labels_are_counted() {
     assert!(plain.contains("1700090000250"), "{plain}");
     let said = text(|out| analyze::analyze(&db, 20, out).expect("analyze"));
     for line in
-        ["Total Series: 2", "2 code", "2 requests_total", "1 code=200", "Samples in days: 4"]
+        ["Total Series: 3", "2 code", "2 requests_total", "1 code=200", "Samples in days: 5"]
     {
         assert!(said.lines().any(|l| l == line), "{line}: {said}");
     }
@@ -106,7 +110,7 @@ fn damage_is_found() {
         let db = open(&data).expect("open");
         let said = text(|out| assert!(verify::verify(&db, out).expect("verify")));
         assert!(
-            said.ends_with("4 samples, 2 series in days; 0 samples in the log; 0 problems\n"),
+            said.ends_with("5 samples, 3 series in days; 0 samples in the log; 0 problems\n"),
             "{said}"
         );
     }
