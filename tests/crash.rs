@@ -46,6 +46,8 @@ struct Pages {
     address: SocketAddr,
     /// The numbers that each target has served.
     served: Arc<Mutex<BTreeMap<usize, Vec<u64>>>>,
+    /// Connections that are not at their end.
+    open: Arc<AtomicU64>,
 }
 
 impl Pages {
@@ -54,15 +56,34 @@ impl Pages {
         let address = listener.local_addr().expect("bound");
         let served = Arc::new(Mutex::new(BTreeMap::<usize, Vec<u64>>::new()));
         let next = Arc::new(AtomicU64::new(1));
-        let kept = Arc::clone(&served);
+        let open = Arc::new(AtomicU64::new(0));
+        let (kept, connections) = (Arc::clone(&served), Arc::clone(&open));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { continue };
+                connections.fetch_add(1, Ordering::SeqCst);
                 let (kept, next) = (Arc::clone(&kept), Arc::clone(&next));
-                std::thread::spawn(move || Self::answer(&stream, &kept, &next));
+                let connections = Arc::clone(&connections);
+                std::thread::spawn(move || {
+                    Self::answer(&stream, &kept, &next);
+                    connections.fetch_sub(1, Ordering::SeqCst);
+                });
             }
         });
-        Self { address, served }
+        Self { address, served, open }
+    }
+
+    /// Waits until the requests of a dead server are answered: a page for it
+    /// must not be taken for one of the next.
+    fn settle(&self) {
+        // Connections are accepted in turn; when this one is, all before it were.
+        let mut last = std::net::TcpStream::connect(self.address).expect("it listens");
+        last.write_all(b"GET /nothing HTTP/1.1\r\n\r\n").expect("it listens");
+        let _ = std::io::Read::read(&mut last, &mut [0]);
+        drop(last);
+        wait_for("the last connection's end", || {
+            (self.open.load(Ordering::SeqCst) == 0).then_some(())
+        });
     }
 
     fn answer(
@@ -286,6 +307,7 @@ fn acknowledged_samples_survive_kill_9() {
         let more_us = random(&mut seed, interval_ms * 1000);
         std::thread::sleep(Duration::from_micros(more_us));
         server.kill();
+        pages.settle();
         let end_ms = now_ms();
         let round = Round {
             end_ms,
