@@ -145,7 +145,18 @@ impl Server {
 
     /// Starts the binary and waits for nothing.
     pub fn spawn(directory: &Path, configuration: Option<&str>, flags: &[&str], port: u16) -> Self {
-        let mut command = Command::new(narthex());
+        Self::spawn_with(Command::new(narthex()), directory, configuration, flags, port)
+    }
+
+    /// As [`Server::spawn`], by a command that hands its arguments on to the
+    /// binary and becomes it.
+    pub fn spawn_with(
+        mut command: Command,
+        directory: &Path,
+        configuration: Option<&str>,
+        flags: &[&str],
+        port: u16,
+    ) -> Self {
         command.current_dir(directory).stdout(Stdio::null()).stdin(Stdio::null());
         if let Some(text) = configuration {
             std::fs::write(directory.join("prometheus.yml"), text).expect("configuration");
