@@ -114,7 +114,8 @@ pub struct Counts {
     pub duplicates: u64,
     /// Samples too far in the future.
     pub out_of_bounds: u64,
-    /// New series that the storage refused for want of memory.
+    /// New series that the storage refused for want of memory, or as it cannot
+    /// be read or written.
     pub refused: u64,
     /// Types, helps or units may have changed.
     pub metadata_changed: bool,
@@ -733,7 +734,8 @@ impl Intake<'_> {
         }
         let series = match self.appender.series(&labels) {
             Ok(series) => series,
-            Err(AppendError::SeriesLimit) => {
+            // Tried again with the next page.
+            Err(AppendError::SeriesLimit | AppendError::Storage) => {
                 self.counts.refused += 1;
                 return Ok(None);
             }

@@ -165,6 +165,12 @@ const FIGURES: &[Figure] = &[
         |s| float(s.series_refused),
     ),
     (
+        "narthex_storage_series_failed_total",
+        "Series that were refused because the disk cannot be read or written.",
+        "counter",
+        |s| float(s.series_failed),
+    ),
+    (
         "narthex_storage_sources_refused",
         "Targets and senders whose new series are refused because memory is short.",
         "gauge",

@@ -38,7 +38,8 @@ pub trait Appender: Send {
     /// # Errors
     ///
     /// [`AppendError::SeriesLimit`] if the series is new and memory does not
-    /// allow another one, [`AppendError::InvalidLabels`] if the set is empty.
+    /// allow another one, [`AppendError::Storage`] if the disk is to blame,
+    /// [`AppendError::InvalidLabels`] if the set is empty.
     fn series(&mut self, labels: &Labels) -> Result<SeriesRef, AppendError>;
 
     /// Adds one row: `values[i]` is the sample of `series[i]` at
@@ -141,10 +142,14 @@ pub enum AppendError {
     /// The series reference is not known.
     #[error("unknown series reference")]
     UnknownSeries,
-    /// A new series was refused because memory is short, or because the disk
-    /// does not say now whether it is new.
+    /// A new series was refused because memory is short.
     #[error("series limit of the memory budget reached")]
     SeriesLimit,
+    /// The disk does not say now whether a series is new, or memory is short
+    /// only because the disk does not take what should leave it. The caller may
+    /// try again later.
+    #[error("the storage cannot be read or written")]
+    Storage,
     /// The label set is empty or too large.
     #[error("label set is empty or too large")]
     InvalidLabels,

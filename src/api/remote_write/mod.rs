@@ -55,7 +55,9 @@ impl IntoResponse for WriteError {
             Self::ContentType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             // The sender may try again.
-            Self::Commit(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Commit(_) | Self::Refused { error: AppendError::Storage, .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Snappy(_) | Self::Wire(_) | Self::Refused { .. } => StatusCode::BAD_REQUEST,
         };
         (status, format!("{self}\n")).into_response()
@@ -225,7 +227,13 @@ impl<'a> Batch<'a> {
 
     fn refuse_labels(&mut self, error: AppendError, labels: Labels) {
         self.refused += 1;
-        self.first_refused.get_or_insert((error, labels));
+        // What may be sent again decides: what was taken is no harm then.
+        let is_told = |(first, _): &(AppendError, Labels)| {
+            error != AppendError::Storage || *first == AppendError::Storage
+        };
+        if !self.first_refused.as_ref().is_some_and(is_told) {
+            self.first_refused = Some((error, labels));
+        }
     }
 
     /// The labels of a series; `None` if they cannot name one.
@@ -423,5 +431,21 @@ const fn metric_kind(number: u64) -> MetricKind {
         6 => MetricKind::Info,
         7 => MetricKind::StateSet,
         _ => MetricKind::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_disk_refuses_may_be_sent_again() {
+        let status = |error| {
+            let error = WriteError::Refused { error, count: 1, labels: Labels::default() };
+            error.into_response().status()
+        };
+        assert_eq!(status(AppendError::Storage), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(status(AppendError::SeriesLimit), StatusCode::BAD_REQUEST);
+        assert_eq!(status(AppendError::Duplicate), StatusCode::BAD_REQUEST);
     }
 }

@@ -265,9 +265,7 @@ impl Appender for DbAppender {
         }
         let may_create = self.inner.admission.admits(self.source);
         let found = self.inner.series.find_or_create(labels, may_create);
-        let (id, is_new) = found.inspect_err(|_| {
-            Counters::add(&self.inner.counters.series_refused, 1);
-        })?;
+        let (id, is_new) = found.map_err(|e| self.inner.note_refused_series(e))?;
         if is_new {
             self.inner.admission.note_made(self.source);
             Counters::add(&self.inner.counters.series_created, 1);
@@ -487,6 +485,23 @@ impl Inner {
             return Err(e);
         }
         Ok(())
+    }
+
+    /// Counts a series that was not given an id; says why not.
+    #[cold]
+    fn note_refused_series(&self, error: AppendError) -> AppendError {
+        let is_stuck =
+            self.rows_stuck.load(Ordering::Relaxed) || self.series_stuck.load(Ordering::Relaxed);
+        let error = match error {
+            AppendError::SeriesLimit if is_stuck => AppendError::Storage,
+            other => other,
+        };
+        let counter = match error {
+            AppendError::Storage => &self.counters.series_failed,
+            _ => &self.counters.series_refused,
+        };
+        Counters::add(counter, 1);
+        error
     }
 
     fn failed(&self, error: std::io::Error) -> CommitError {

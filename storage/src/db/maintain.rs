@@ -146,6 +146,7 @@ impl Inner {
         let caught_up = self.catch_up();
         let sealed = self.seal();
         let synced = self.sync_if_due(now_ms);
+        self.rows_stuck.store(caught_up.is_err() || sealed.is_err(), Ordering::Relaxed);
         let is_out_of_room = [&caught_up, &sealed, &synced]
             .iter()
             .any(|r| r.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::StorageFull));
@@ -157,7 +158,9 @@ impl Inner {
         }
         note(self.bound_log(now_ms, is_slow));
         if is_slow {
-            note(self.collect_series(now_ms));
+            let collected = self.collect_series(now_ms);
+            self.series_stuck.store(collected.is_err(), Ordering::Relaxed);
+            note(collected);
             note(self.save_metadata());
             if self.options.merge_days {
                 note(self.merge_closed_day(now_ms));

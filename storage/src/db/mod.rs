@@ -243,6 +243,10 @@ struct Inner {
     is_closed: AtomicBool,
     /// Whether new series are taken.
     admission: Admission,
+    /// Rows do not leave memory, as the last try to write them failed.
+    rows_stuck: AtomicBool,
+    /// The same of series out of use.
+    series_stuck: AtomicBool,
     wake: (Mutex<Wake>, Condvar),
     /// Bytes on disk when last looked at.
     disk_bytes: AtomicU64,

@@ -163,6 +163,8 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
         changes: super::changes::Changes::default(),
         counters,
         is_closed: AtomicBool::new(false),
+        rows_stuck: AtomicBool::new(false),
+        series_stuck: AtomicBool::new(false),
         admission: Admission::new(options.head_limit_bytes as u64),
         wake: (Mutex::new(Wake::default()), Condvar::new()),
         disk_bytes: AtomicU64::new(0),

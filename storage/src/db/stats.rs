@@ -20,6 +20,8 @@ pub struct DbStats {
     pub series_created: u64,
     /// New series that were refused for want of memory.
     pub series_refused: u64,
+    /// Series that were refused because the disk cannot be read or written.
+    pub series_failed: u64,
     /// Bytes charged to the head by the last look, and its share of the memory
     /// (0: no limit).
     pub head_charged_bytes: u64,
@@ -173,6 +175,7 @@ pub struct CardinalityStats {
 pub(super) struct Counters {
     pub(super) series_created: AtomicU64,
     pub(super) series_refused: AtomicU64,
+    pub(super) series_failed: AtomicU64,
     pub(super) float_samples: AtomicU64,
     pub(super) histogram_samples: AtomicU64,
     pub(super) out_of_order: AtomicU64,
@@ -217,6 +220,7 @@ impl Inner {
         let mut s = DbStats {
             series_created: get(&c.series_created),
             series_refused: get(&c.series_refused),
+            series_failed: get(&c.series_failed),
             chunks_sealed: get(&c.chunks_sealed),
             stripes_sealed: get(&c.stripes_sealed),
             days_written_bytes: get(&c.days_written),

@@ -214,8 +214,8 @@ impl Series {
     ///
     /// # Errors
     ///
-    /// [`AppendError::SeriesLimit`] if there is no room, if no new one may be, or
-    /// if segments cannot be read.
+    /// [`AppendError::SeriesLimit`] if there is no room or if no new one may be,
+    /// [`AppendError::Storage`] if segments cannot be read.
     pub(crate) fn find_or_create(
         &self,
         labels: &Labels,
@@ -225,7 +225,7 @@ impl Series {
             let generation = self.generation.load(Ordering::Acquire);
             let Ok(found) = self.find_in_segments(labels) else {
                 // It would get a second id.
-                return Err(AppendError::SeriesLimit);
+                return Err(AppendError::Storage);
             };
             if found.is_none() && !may_create {
                 return Err(AppendError::SeriesLimit);

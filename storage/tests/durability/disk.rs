@@ -83,6 +83,7 @@ pub enum Only {
     /// Those that change something.
     Writes,
     Syncs,
+    Reads,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +120,7 @@ impl State {
             Only::Any => true,
             Only::Writes => kind != Kind::Read,
             Only::Syncs => kind == Kind::Sync,
+            Only::Reads => kind == Kind::Read,
         };
         if !is_hit || now < errors.call || errors.count == 0 {
             return Ok(());

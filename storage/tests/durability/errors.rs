@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use narthex_storage::append::{SourceId, SyncClass};
+use narthex_storage::append::{AppendError, Appendable, SourceId, SyncClass};
 use narthex_storage::db::{Db, day_of_ms};
 use narthex_storage::labels::Matcher;
 
 use crate::disk::{EINTR, EIO, ENOSPC, EROFS, Errors, Only};
-use crate::model::read_all;
+use crate::model::{labels_of, read_all};
 use crate::rng::Rng;
 use crate::world::{DAY_MS, ROOT, World};
 
@@ -143,4 +143,64 @@ fn a_start_that_fails_changes_nothing() {
         }
         assert!(call > 10);
     }
+}
+
+/// What a writer is told of a series that nobody asked for yet.
+fn ask_for_new(db: &Db, id: u32) -> Result<(), AppendError> {
+    let mut appender = db.appender(SourceId(1), SyncClass::RemoteWrite);
+    appender.series(&labels_of(10_000_000 + id)).map(drop)
+}
+
+fn lasting(only: Only) -> Option<Errors> {
+    Some(Errors { call: 0, count: u64::MAX, errno: EIO, only })
+}
+
+#[test]
+fn a_series_that_cannot_be_looked_up_is_not_said_to_be_one_too_many() {
+    let mut world = World::new(START_MS);
+    world.has_segments = true;
+    let db = world.open();
+    live(&mut world, &db);
+    assert!(db.stats().series_segments > 0);
+    world.kill(db);
+    let db = world.open();
+    world.disk.fail(lasting(Only::Reads));
+    for id in 0..3 {
+        assert_eq!(ask_for_new(&db, id), Err(AppendError::Storage));
+    }
+    let stats = db.stats();
+    assert_eq!((stats.series_failed, stats.series_refused), (3, 0));
+    world.disk.fail(None);
+    assert_eq!(ask_for_new(&db, 0), Ok(()));
+}
+
+#[test]
+fn memory_that_is_short_for_want_of_a_disk_is_said_to_be_so() {
+    let mut world = World::new(START_MS);
+    world.has_segments = true;
+    let mut options = world.options(ROOT);
+    options.head_limit_bytes = 100_000;
+    let db = Db::open(options).expect("open");
+    world.disk.fail(lasting(Only::Writes));
+    for round in 0.. {
+        world.pass(15_000);
+        let _ = world.scrape(&db, round, 20);
+        let _ = db.run_maintenance(world.now_ms);
+        if let Err(error) = ask_for_new(&db, round) {
+            assert_eq!(error, AppendError::Storage);
+            break;
+        }
+        assert!(round < 1000, "memory is never short");
+    }
+    let stats = db.stats();
+    assert!(stats.series_failed > 0);
+    assert_eq!(stats.series_refused, 0);
+    world.disk.fail(None);
+    for _ in 0..10 {
+        // Series out of use leave memory.
+        world.pass(5 * 60_000);
+        db.run_maintenance(world.now_ms).expect("maintenance");
+    }
+    assert_eq!(ask_for_new(&db, u32::MAX >> 1), Ok(()));
+    world.compare(&db);
 }
