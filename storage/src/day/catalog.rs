@@ -130,7 +130,7 @@ impl Catalog {
         Arc::make_mut(&mut self.days[at]).add(stripe, layout);
     }
 
-    /// Whether a stripe is there.
+    /// The stripes.
     pub(crate) fn stripes(&self) -> impl Iterator<Item = &Stripe> {
         self.days.iter().flat_map(|d| d.layouts.iter().flat_map(|l| &l.stripes))
     }
@@ -146,15 +146,14 @@ impl Catalog {
         self.days.iter().flat_map(|d| d.volumes()).collect()
     }
 
-    /// Takes a stripe out; what it was.
-    pub(crate) fn remove(&mut self, stripe_id: u64) -> Option<Stripe> {
-        let at = self.days.iter().position(|d| d.has(stripe_id))?;
+    /// Takes a stripe out.
+    pub(crate) fn remove(&mut self, stripe: &Stripe) {
+        let Some(at) = self.days.iter().position(|d| d.has(stripe)) else { return };
         let day = Arc::make_mut(&mut self.days[at]);
-        let removed = day.remove(stripe_id);
+        day.remove(stripe);
         if day.layouts.is_empty() {
             self.days.remove(at);
         }
-        removed
     }
 
     /// Bytes on the heap.
@@ -201,22 +200,21 @@ impl Day {
         list.stripes.insert(at, stripe);
     }
 
-    fn has(&self, stripe_id: u64) -> bool {
-        self.layouts.iter().any(|l| l.stripes.iter().any(|s| s.id == stripe_id))
+    fn has(&self, stripe: &Stripe) -> bool {
+        self.layouts.iter().any(|l| l.stripes.iter().any(|s| s.key() == stripe.key()))
     }
 
-    fn remove(&mut self, stripe_id: u64) -> Option<Stripe> {
-        let at = self.layouts.iter().position(|l| l.stripes.iter().any(|s| s.id == stripe_id))?;
+    fn remove(&mut self, stripe: &Stripe) {
+        let is_in = |l: &Arc<LayoutStripes>| l.stripes.iter().any(|s| s.key() == stripe.key());
+        let Some(at) = self.layouts.iter().position(is_in) else { return };
         let list = Arc::make_mut(&mut self.layouts[at]);
-        let in_list = list.stripes.iter().position(|s| s.id == stripe_id)?;
-        let stripe = list.stripes.remove(in_list);
+        list.stripes.retain(|s| !s.key() == stripe.key());
         self.samples -= u64::from(stripe.samples);
         self.chunks -= list.layout.len() as u64;
         self.bytes -= stripe.bytes();
         if list.stripes.is_empty() {
             self.layouts.remove(at);
         }
-        Some(stripe)
     }
 
     /// The smallest and largest timestamp.

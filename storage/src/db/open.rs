@@ -71,6 +71,7 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
     let tombstones = or_damage(Tombstones::load(&*fs, &root), tombstones::NAME, &mut damages)
         .map_err(io_error(tombstones::NAME))?;
 
+    forget_bad_copies(&mut days.catalog);
     let mut head = Replay::new(&mut days.catalog, series.next_id());
     let mut exemplars = Ring::new(options.max_exemplars);
     let log = read_log(&*fs, &root, &mut damages, &mut |entry| match entry {
@@ -340,11 +341,13 @@ impl<'a> Replay<'a> {
             return true;
         }
         let stripe = self.catalog.stripes().find(|s| s.id == stripe_id).cloned();
-        if let Some(stripe) = stripe.filter(can_be_read) {
-            self.volumes.insert(stripe.volume.number(), stripe.volume);
+        if let Some(stripe) = stripe.as_ref().filter(|s| can_be_read(s)) {
+            self.volumes.insert(stripe.volume.number(), Arc::clone(&stripe.volume));
             return true;
         }
-        self.catalog.remove(stripe_id);
+        if let Some(stripe) = stripe {
+            self.catalog.remove(&stripe);
+        }
         self.sealed.remove(&stripe_id);
         false
     }
@@ -356,6 +359,19 @@ impl<'a> Replay<'a> {
             self.open.into_iter().filter(|(_, r)| !r.times.is_empty()).collect();
         open.sort_unstable_by_key(|(id, _)| *id);
         (open, self.volumes.into_values().collect())
+    }
+}
+
+/// A start that finds a stripe damaged and its rows in the log writes it once more
+/// under its id. The damaged one is of no use then, and no damage.
+fn forget_bad_copies(catalog: &mut Catalog) {
+    let mut seen = HashSet::new();
+    let twice: HashSet<u64> =
+        catalog.stripes().map(|s| s.id).filter(|id| !seen.insert(*id)).collect();
+    let copies = catalog.stripes().filter(|s| twice.contains(&s.id)).cloned();
+    let (good, bad): (Vec<Stripe>, Vec<Stripe>) = copies.partition(can_be_read);
+    for stripe in bad.iter().filter(|bad| good.iter().any(|good| good.id == bad.id)) {
+        catalog.remove(stripe);
     }
 }
 

@@ -118,6 +118,7 @@ fn flip_bytes(mut corpus: Corpus, is_tried: impl Fn(&str) -> bool) {
             flips += 1;
         }
     }
+    println!("{flips} bytes flipped one at a time, each noticed");
     assert!(flips > 150, "{flips} flips");
 }
 
@@ -207,4 +208,35 @@ fn forbid_files(mut corpus: Corpus) {
         assert_eq!(read_all(&db).expect("read"), corpus.whole, "{short} may be read again");
         corpus.world.kill(db);
     }
+}
+
+#[test]
+fn a_stripe_that_the_log_replaced_is_no_damage_any_more() {
+    let mut world = World::new(START_MS);
+    let db = world.open();
+    for _ in 0..20 {
+        world.pass(5000);
+        assert!(world.scrape(&db, 0, 4));
+    }
+    // Written into the day, and still in the log.
+    world.pass(31 * 60_000);
+    world.maintain(&db).expect("maintenance");
+    world.kill(db);
+    let mut files = world.disk.files();
+    let (name, bytes) = files.iter_mut().find(|(name, _)| name.contains("/days/")).expect("a day");
+    *bytes.last_mut().expect("chunks") ^= 1;
+    let file = name.strip_prefix(PREFIX).expect("below the directory").to_owned();
+    world.disk = Disk::with_files(&files);
+    let db = world.open();
+    world.compare(&db);
+    db.seal_all().expect("seal");
+    world.kill(db);
+    assert!(world.disk.files().keys().any(|name| name.ends_with(&file)), "{file} is left");
+
+    let db = world.open();
+    world.compare(&db);
+    assert_eq!(db.damages(), []);
+    db.merge_day(day_of_ms(START_MS)).expect("merge");
+    world.compare(&db);
+    assert_eq!(db.damages(), []);
 }

@@ -5,6 +5,7 @@
 //! its process killed in the middle of some call; the next must start, have
 //! everything that was promised, nothing that never was, and no hole.
 
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 
 use narthex_storage::append::{SourceId, SyncClass};
@@ -226,8 +227,17 @@ impl Life {
     }
 }
 
+/// What the seeds went through.
+#[derive(Debug, Default)]
+struct Tally {
+    starts: u64,
+    power_cuts: u64,
+    kills: u64,
+    failed_calls: u64,
+}
+
 /// Runs one seed; what a life of it found is asserted on the way.
-fn run(seed: u64) {
+fn run(seed: u64, tally: &mut Tally) {
     let mut life = Life::new(seed);
     let mut is_kill = true;
     for _ in 0..1 + life.rng.below(4) {
@@ -242,11 +252,15 @@ fn run(seed: u64) {
                 End::Done if life.rng.one_in(3) && db.close().is_ok() => life.world.model.synced(),
                 _ => {}
             }
+            tally.failed_calls += life.world.disk.failed();
             // What is dropped must not write any more.
             life.world.disk.cut_power_at(Some(0));
         }
+        let was_killed = life.crash();
+        tally.starts += 1;
+        *(if was_killed { &mut tally.kills } else { &mut tally.power_cuts }) += 1;
         // A start that was cut short settles nothing.
-        is_kill = life.crash() && (is_settled || is_kill);
+        is_kill = was_killed && (is_settled || is_kill);
     }
     let db = life.start(is_kill).expect("the power is on");
     life.world.compare(&db);
@@ -269,13 +283,15 @@ fn seeds() -> std::ops::Range<u64> {
 #[test]
 fn nothing_durable_is_lost_and_no_hole_is_left() {
     let mut failed = Vec::new();
+    let mut tally = Tally::default();
     let seeds = seeds();
-    let quiet = seeds.end - seeds.start > 1;
+    let count = seeds.end - seeds.start;
+    let quiet = count > 1;
     if quiet {
         std::panic::set_hook(Box::new(|_| {}));
     }
     for seed in seeds {
-        if let Err(cause) = std::panic::catch_unwind(|| run(seed)) {
+        if let Err(cause) = std::panic::catch_unwind(AssertUnwindSafe(|| run(seed, &mut tally))) {
             let text = cause.downcast_ref::<String>().cloned();
             let text = text.or_else(|| cause.downcast_ref::<&str>().map(|s| (*s).to_owned()));
             failed.push((seed, text.unwrap_or_default()));
@@ -285,5 +301,6 @@ fn nothing_durable_is_lost_and_no_hole_is_left() {
         }
     }
     let _ = std::panic::take_hook();
+    println!("{count} seeds: {tally:?}");
     assert!(failed.is_empty(), "failing seeds: {failed:#?}");
 }
