@@ -208,7 +208,7 @@ impl Day {
         let is_in = |l: &Arc<LayoutStripes>| l.stripes.iter().any(|s| s.key() == stripe.key());
         let Some(at) = self.layouts.iter().position(is_in) else { return };
         let list = Arc::make_mut(&mut self.layouts[at]);
-        list.stripes.retain(|s| !s.key() == stripe.key());
+        list.stripes.retain(|s| s.key() != stripe.key());
         self.samples -= u64::from(stripe.samples);
         self.chunks -= list.layout.len() as u64;
         self.bytes -= stripe.bytes();

@@ -8,15 +8,17 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::read::DbQuerier;
 use super::stats::Counters;
 use super::{Inner, WriteSide, lock};
 use crate::append::{AppendError, Appender, CommitError, Committed, SourceId, SyncClass};
 use crate::head::histogram as plain_histogram;
-use crate::head::write::{Bounds, Outcome, RowSlices};
+use crate::head::repeat::{Found, Sent, Verdict};
+use crate::head::write::{Bounds, Outcome, Past, RowSlices};
 use crate::histogram::Histogram;
 use crate::labels::Labels;
-use crate::read::SeriesRef;
-use crate::sample::{Exemplar, Metadata};
+use crate::read::{Column, Querier as _, SeriesRef};
+use crate::sample::{Exemplar, Metadata, Value};
 use crate::series::MAX_LABELS_BYTES;
 use crate::wal;
 
@@ -84,15 +86,74 @@ impl DbAppender {
     }
 
     /// Checks one sample against what is committed.
-    fn check(&self, id: u32, timestamp_ms: i64, value: Option<f64>) -> Result<(), AppendError> {
+    fn check(&self, id: u32, timestamp_ms: i64, sent: Sent<'_>) -> Result<(), AppendError> {
         if !self.is_known(id) {
             return Err(AppendError::UnknownSeries);
         }
         if self.is_surely_newest(timestamp_ms) {
             return Ok(());
         }
-        let write = lock(&self.inner.write);
-        write.writer.check(id, timestamp_ms, value, &self.bounds, &write.catalog)
+        let (verdict, late) = {
+            let write = lock(&self.inner.write);
+            let (writer, bounds) = (&write.writer, &self.bounds);
+            let verdict = writer.judge(id, timestamp_ms, sent, bounds, &write.catalog);
+            (verdict, writer.check_late(timestamp_ms, bounds))
+        };
+        match verdict {
+            Verdict::Taken => Ok(()),
+            Verdict::Refused(e) => Err(e),
+            Verdict::Unsure => {
+                let found = self.read(&[id], timestamp_ms);
+                settle(sent, timestamp_ms, &found[0], late)
+            }
+        }
+    }
+
+    /// Checks the samples of one row; adds to `refused` which cannot be taken.
+    fn check_row(
+        &self,
+        timestamp_ms: i64,
+        series: &[SeriesRef],
+        values: &[f64],
+        refused: &mut Vec<(usize, AppendError)>,
+    ) {
+        let mut unsure = Vec::new();
+        let late = {
+            let write = lock(&self.inner.write);
+            let samples = series.iter().zip(values).map(|(s, v)| (s.0, *v));
+            let (bounds, catalog) = (&self.bounds, &write.catalog);
+            write.writer.judge_row(timestamp_ms, samples, bounds, catalog, |i, verdict| {
+                match verdict {
+                    Verdict::Taken => {}
+                    Verdict::Refused(e) => refused.push((i, e)),
+                    Verdict::Unsure => unsure.push(i),
+                }
+            });
+            write.writer.check_late(timestamp_ms, bounds)
+        };
+        if unsure.is_empty() {
+            return;
+        }
+        let ids: Vec<u32> = unsure.iter().map(|&i| series[i].0).collect();
+        let found = self.read(&ids, timestamp_ms);
+        let settled = unsure.iter().zip(&found).filter_map(|(&i, found)| {
+            let settled = settle(Sent::Float(values[i]), timestamp_ms, found, late);
+            settled.err().map(|e| (i, e))
+        });
+        refused.extend(settled);
+    }
+
+    /// Reads what the writer does not know, and lets it know.
+    #[cold]
+    fn read(&self, ids: &[u32], start_ms: i64) -> Vec<Found> {
+        let found = read_from(&self.inner, ids, start_ms);
+        let mut write = lock(&self.inner.write);
+        for (id, found) in ids.iter().zip(&found) {
+            if let Found::Newest(at_ms, _) = found {
+                write.writer.learn(*id, *at_ms);
+            }
+        }
+        found
     }
 
     /// Whether an id was given and its series did not end.
@@ -188,6 +249,8 @@ impl DbAppender {
     fn write_rows(&self, write: &mut WriteSide, outcome: &mut Outcome) -> std::io::Result<()> {
         let catalog = Arc::clone(&write.catalog);
         let (mut histograms, mut starts) = (Vec::new(), Vec::new());
+        let read_from = |ids: &[u32], start_ms: i64| read_from(&self.inner, ids, start_ms);
+        let past = Past { catalog: &catalog, read_from: &read_from };
         for row in &self.rows {
             slice_of(&self.histograms, row, &mut histograms);
             slice_of(&self.starts, row, &mut starts);
@@ -199,7 +262,7 @@ impl DbAppender {
                 starts: &starts,
             };
             let WriteSide { writer, record, .. } = write;
-            writer.add_row(self.source, &slices, &self.bounds, &catalog, record, outcome);
+            writer.add_row(self.source, &slices, &self.bounds, &past, record, outcome);
             if record.len() > RECORD_SOFT_BYTES {
                 self.log_record(write)?;
             }
@@ -241,6 +304,49 @@ impl Drop for DbAppender {
             SPARE.set((ids, values));
         }
     }
+}
+
+/// What becomes of a sample whose series has `found` from its time on; `late` is
+/// what becomes of it if that is newer.
+fn settle(
+    sent: Sent<'_>,
+    timestamp_ms: i64,
+    found: &Found,
+    late: Result<(), AppendError>,
+) -> Result<(), AppendError> {
+    match found {
+        Found::Newest(at_ms, stored) if *at_ms == timestamp_ms => {
+            if sent.is_repetition(stored) {
+                Ok(())
+            } else {
+                Err(AppendError::Duplicate)
+            }
+        }
+        Found::Newest(..) => late,
+        // The commit may know more.
+        Found::Nothing | Found::Unreadable => Ok(()),
+    }
+}
+
+/// The newest samples of series from a time on, as of the newest commit. May read
+/// the disk; takes the locks of a query, which are behind that of the write side.
+#[cold]
+fn read_from(inner: &Arc<Inner>, ids: &[u32], start_ms: i64) -> Vec<Found> {
+    let querier = DbQuerier::new(Arc::clone(inner), start_ms, i64::MAX);
+    let mut column = Column::new();
+    let read = |id: &u32| {
+        if querier.read(SeriesRef(*id), start_ms, i64::MAX, &mut column).is_err() {
+            return Found::Unreadable;
+        }
+        let Some(&at_ms) = column.timestamps().last() else { return Found::Nothing };
+        let last = column.len() as u32 - 1;
+        let value = match column.histograms.last() {
+            Some((at, histogram)) if *at == last => Value::Histogram(Arc::clone(histogram)),
+            _ => Value::Float(column.floats[last as usize]),
+        };
+        Found::Newest(at_ms, value)
+    };
+    ids.iter().map(read).collect()
 }
 
 /// The entries of a row, with positions within the row.
@@ -292,20 +398,15 @@ impl Appender for DbAppender {
             let unknown = series.iter().enumerate().filter(|(_, s)| is_unknown(s));
             refused.extend(unknown.map(|(i, _)| (i, AppendError::UnknownSeries)));
         } else {
-            let write = lock(&self.inner.write);
-            let samples = series.iter().zip(values).map(|(s, v)| (s.0, *v));
-            let (bounds, catalog) = (&self.bounds, &write.catalog);
-            write.writer.check_row(timestamp_ms, samples, bounds, catalog, |i, e| {
-                refused.push((i, e));
-            });
+            self.check_row(timestamp_ms, series, values, refused);
             if series.iter().any(is_unknown) {
                 let mut others = refused.split_off(refused_before);
                 others.retain(|(i, _)| !is_unknown(&series[*i]));
                 refused.append(&mut others);
                 let unknown = series.iter().enumerate().filter(|(_, s)| is_unknown(s));
                 refused.extend(unknown.map(|(i, _)| (i, AppendError::UnknownSeries)));
-                refused[refused_before..].sort_unstable_by_key(|(i, _)| *i);
             }
+            refused[refused_before..].sort_unstable_by_key(|(i, _)| *i);
         }
         let bad = &refused[refused_before..];
         if bad.is_empty() {
@@ -334,7 +435,7 @@ impl Appender for DbAppender {
         start_ms: i64,
         value: f64,
     ) -> Result<(), AppendError> {
-        self.check(series.0, timestamp_ms, Some(value))
+        self.check(series.0, timestamp_ms, Sent::Float(value))
             .inspect_err(|e| self.inner.count_refused(&[(0, *e)]))?;
         let position = self.push(timestamp_ms, series.0, value);
         if start_ms != 0 {
@@ -359,7 +460,7 @@ impl Appender for DbAppender {
             histogram.validate().map_err(|_| AppendError::InvalidHistogram)?;
             histogram
         };
-        self.check(series.0, timestamp_ms, None)
+        self.check(series.0, timestamp_ms, Sent::Histogram(histogram))
             .inspect_err(|e| self.inner.count_refused(&[(0, *e)]))?;
         let position = self.push(timestamp_ms, series.0, 0.0);
         let mut bytes = Vec::new();

@@ -1,3 +1,5 @@
+mod repeats;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicI64;
 

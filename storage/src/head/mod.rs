@@ -7,5 +7,6 @@
 
 pub(crate) mod histogram;
 pub(crate) mod open;
+pub(crate) mod repeat;
 pub(crate) mod row;
 pub(crate) mod write;

@@ -29,8 +29,11 @@ pub(crate) struct Rows {
     /// Time of the newest sample of each column, in this stripe or before it;
     /// `i64::MIN` if there is none.
     pub(crate) last_ms: Vec<i64>,
-    /// The newest float of each column.
+    /// The newest float of each column; but see [`Rows::newest_float`].
     pub(crate) state: RowState,
+    /// Time of the newest key row, behind which `state` is what was written.
+    key_ms: i64,
+    has_histograms: bool,
     /// Cells of the newest row.
     pub(crate) newest_cells: usize,
     /// No column had a sample after this before the stripe began.
@@ -112,8 +115,16 @@ impl Rows {
             first_segment,
             newest_segment: first_segment,
             state,
+            key_ms: i64::MAX,
             ..Self::default()
         }
+    }
+
+    /// The float of a column at its `last_ms`, if it is known without decoding.
+    pub(crate) fn newest_float(&self, column: usize) -> Option<f64> {
+        let last_ms = self.last_ms[column];
+        let is_here = last_ms > self.base_ms && last_ms >= self.key_ms;
+        (is_here && !self.has_histograms).then(|| self.state.last[column])
     }
 
     /// Where the stripe ends now, for [`Rows::roll_back`].
@@ -181,7 +192,11 @@ impl Rows {
             self.newest_cells = 0;
             self.rows_since_key = if is_key { 1 } else { self.rows_since_key + 1 };
             self.force_key &= !is_key;
+            if is_key {
+                self.key_ms = timestamp_ms;
+            }
         }
+        self.has_histograms |= !cells.histograms.is_empty();
         if self.times.last() == Some(&timestamp_ms) {
             self.newest_cells += cells.len();
         }
@@ -234,6 +249,7 @@ impl Rows {
                 self.ids.truncate(mark.ids);
             }
             self.force_key = true;
+            self.key_ms = i64::MAX;
             return None;
         }
         self.layout = None;
@@ -278,7 +294,11 @@ impl Rows {
             self.newest_cells = 0;
             self.rows_since_key = if kind == Kind::Key { 1 } else { self.rows_since_key + 1 };
             self.force_key &= kind != Kind::Key;
+            if kind == Kind::Key {
+                self.key_ms = time;
+            }
         }
+        self.has_histograms |= !sink.histograms.is_empty();
         if self.times.last() == Some(&time) {
             self.newest_cells += sink.columns.len() + sink.histograms.len();
         }
@@ -313,6 +333,7 @@ impl Rows {
         }
         self.state = rows.state.clone();
         self.state.grow(self.ids.len());
+        self.key_ms = i64::MAX;
     }
 
     /// The series of the columns, findable.

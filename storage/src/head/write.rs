@@ -13,11 +13,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::histogram;
 use super::open::{Mark, OpenStripe, Rows};
+use super::repeat::{Found, ReadFrom, Sent, Verdict};
 use super::row::{Cells, MAX_COLUMNS};
 use crate::append::{AppendError, SourceId};
 use crate::day::catalog::Catalog;
 use crate::day::day_of;
+use crate::sample::Value;
 use crate::series::sparse::Sparse;
 use crate::wal;
 
@@ -68,6 +71,12 @@ pub(crate) struct Bounds {
     pub(crate) max_ms: i64,
     /// The wall clock.
     pub(crate) now_ms: i64,
+}
+
+/// What was committed before.
+pub(crate) struct Past<'a> {
+    pub(crate) catalog: &'a Catalog,
+    pub(crate) read_from: ReadFrom<'a>,
 }
 
 /// The samples of one row.
@@ -143,6 +152,15 @@ pub(crate) struct Writer {
     cells: Cells,
     loose: Vec<(u32, i64)>,
     late: Vec<u32>,
+    /// Positions of samples as new as their column's newest, which must be read.
+    repeats: Vec<u32>,
+}
+
+/// The time of the newest sample of a series without a cursor.
+enum Newest {
+    Exactly(i64),
+    /// That of a stripe it has samples in.
+    AtMost(i64),
 }
 
 /// The part of a row that belongs to one axis.
@@ -233,51 +251,56 @@ impl Writer {
 
     /// Whether a sample would be taken now. Does not see rows that are not
     /// committed.
-    pub(crate) fn check(
+    pub(crate) fn judge(
         &self,
         id: u32,
         timestamp_ms: i64,
-        value: Option<f64>,
+        sent: Sent<'_>,
         bounds: &Bounds,
         catalog: &Catalog,
-    ) -> Result<(), AppendError> {
-        check_bounds(timestamp_ms, bounds)?;
+    ) -> Verdict {
+        if let Err(e) = check_bounds(timestamp_ms, bounds) {
+            return Verdict::Refused(e);
+        }
         if self.newest_ms.is_none_or(|n| timestamp_ms > n) {
-            return Ok(());
+            return Verdict::Taken;
         }
         let cursor = self.cursor(id);
-        let (last_ms, last) = match self.axes.get(cursor.axis as usize) {
+        let (last_ms, newest) = match self.axes.get(cursor.axis as usize) {
             Some(Some(axis)) => {
                 let rows = axis.open.lock();
                 let column = usize::from(cursor.column);
-                (rows.last_ms[column], rows.state.last.get(column).copied())
+                (rows.last_ms[column], rows.newest_float(column))
             }
-            _ => (self.newest_without_cursor(id, catalog), None),
+            _ => match self.newest_without_cursor(id, catalog) {
+                Newest::Exactly(last_ms) => (last_ms, None),
+                Newest::AtMost(last_ms) if timestamp_ms <= last_ms => return Verdict::Unsure,
+                Newest::AtMost(last_ms) => (last_ms, None),
+            },
         };
         if timestamp_ms > last_ms {
-            return Ok(());
+            return Verdict::Taken;
         }
         if timestamp_ms == last_ms {
-            let same = match (value, last) {
-                (Some(value), Some(last)) => value.to_bits() == last.to_bits(),
-                _ => true,
-            };
-            return if same { Ok(()) } else { Err(AppendError::Duplicate) };
+            return sent.compare(newest);
         }
-        self.check_late(timestamp_ms, bounds)
+        match self.check_late(timestamp_ms, bounds) {
+            Ok(()) => Verdict::Taken,
+            Err(e) => Verdict::Refused(e),
+        }
     }
 
-    /// Checks the samples of one row, and tells `refuse` which cannot be taken.
+    /// Judges the samples of one row, and tells which are not simply taken.
     ///
     /// Cost: the cursor of each series; more only where an axis already has a
     /// row at this time or later.
-    pub(crate) fn check_row(
+    pub(crate) fn judge_row(
         &self,
         timestamp_ms: i64,
         samples: impl Iterator<Item = (u32, f64)>,
         bounds: &Bounds,
         catalog: &Catalog,
-        mut refuse: impl FnMut(usize, AppendError),
+        mut tell: impl FnMut(usize, Verdict),
     ) {
         let mut earlier = NONE;
         for (i, (id, value)) in samples.enumerate() {
@@ -285,8 +308,8 @@ impl Writer {
             if axis != NONE && axis == earlier {
                 continue;
             }
-            match self.check(id, timestamp_ms, Some(value), bounds, catalog) {
-                Ok(()) => {
+            match self.judge(id, timestamp_ms, Sent::Float(value), bounds, catalog) {
+                Verdict::Taken => {
                     if let Some(Some(state)) = self.axes.get(axis as usize) {
                         let rows = state.open.lock();
                         let newest = rows.times.last().copied().unwrap_or(rows.base_ms);
@@ -295,12 +318,13 @@ impl Writer {
                         }
                     }
                 }
-                Err(e) => refuse(i, e),
+                other => tell(i, other),
             }
         }
     }
 
-    fn check_late(&self, timestamp_ms: i64, bounds: &Bounds) -> Result<(), AppendError> {
+    /// Whether a sample is taken that is older than the newest of its series.
+    pub(crate) fn check_late(&self, timestamp_ms: i64, bounds: &Bounds) -> Result<(), AppendError> {
         if bounds.out_of_order_ms == 0 {
             return Err(AppendError::OutOfOrder);
         }
@@ -312,14 +336,14 @@ impl Writer {
         self.cursors.get(id)
     }
 
-    fn newest_without_cursor(&self, id: u32, catalog: &Catalog) -> i64 {
+    fn newest_without_cursor(&self, id: u32, catalog: &Catalog) -> Newest {
         if let Some(&last_ms) = self.left.get(&id) {
-            return last_ms;
+            return Newest::Exactly(last_ms);
         }
         if id >= self.stored_before {
-            return NEVER;
+            return Newest::Exactly(NEVER);
         }
-        catalog.newest_of(id).unwrap_or(NEVER)
+        catalog.newest_of(id).map_or(Newest::Exactly(NEVER), Newest::AtMost)
     }
 
     /// Adds a row and the items for the log. Refused samples are counted.
@@ -328,7 +352,7 @@ impl Writer {
         source: SourceId,
         row: &RowSlices<'_>,
         bounds: &Bounds,
-        catalog: &Catalog,
+        past: &Past<'_>,
         record: &mut Vec<u8>,
         outcome: &mut Outcome,
     ) {
@@ -340,12 +364,15 @@ impl Writer {
         for g in 0..self.group_count {
             self.place(g, row, bounds, outcome);
         }
-        self.settle_loose(source, row, bounds, catalog, outcome);
+        self.settle_loose(source, row, bounds, past, outcome);
         for g in 0..self.group_count {
             self.write_group(g, source, row, bounds, record, outcome);
         }
         if !self.late.is_empty() {
             self.add_late(source, row, bounds, record, outcome);
+        }
+        if !self.repeats.is_empty() {
+            self.settle_repeats(row, past.read_from, outcome);
         }
         self.newest_ms = self.newest_ms.max(Some(row.timestamp_ms));
     }
@@ -357,6 +384,7 @@ impl Writer {
         self.group_count = 0;
         self.loose.clear();
         self.late.clear();
+        self.repeats.clear();
         let stamp = self.commit;
         let mut current = NONE;
         let mut group = 0;
@@ -491,14 +519,7 @@ impl Writer {
                     self.loose.push((position, last_ms));
                 }
             } else if row.timestamp_ms == last_ms {
-                let value = row.values[position as usize];
-                let is_histogram = row.histogram(position).is_some();
-                if is_histogram || rows.state.last[usize::from(column)].to_bits() == value.to_bits()
-                {
-                    outcome.taken += 1;
-                } else {
-                    outcome.refuse(AppendError::Duplicate);
-                }
+                self.repeat(row, position, rows.newest_float(usize::from(column)), outcome);
             } else {
                 match self.check_late(row.timestamp_ms, bounds) {
                     Ok(()) => self.late.push(position),
@@ -517,24 +538,30 @@ impl Writer {
         source: SourceId,
         row: &RowSlices<'_>,
         bounds: &Bounds,
-        catalog: &Catalog,
+        past: &Past<'_>,
         outcome: &mut Outcome,
     ) {
         if self.loose.is_empty() {
             return;
         }
         let mut loose = std::mem::take(&mut self.loose);
+        let mut unsure = Vec::new();
         loose.retain_mut(|(position, last_ms)| {
-            let id = row.ids[*position as usize];
             if *last_ms == NEVER {
-                *last_ms = self.newest_without_cursor(id, catalog);
+                let id = row.ids[*position as usize];
+                *last_ms = match self.newest_without_cursor(id, past.catalog) {
+                    Newest::AtMost(last_ms) if row.timestamp_ms <= last_ms => {
+                        unsure.push(*position);
+                        return false;
+                    }
+                    Newest::Exactly(last_ms) | Newest::AtMost(last_ms) => last_ms,
+                };
             }
             if row.timestamp_ms > *last_ms {
                 return true;
             }
             if row.timestamp_ms == *last_ms {
-                // Its value is in a stripe: taken as the repetition it nearly always is.
-                outcome.taken += 1;
+                self.repeats.push(*position);
                 return false;
             }
             match self.check_late(row.timestamp_ms, bounds) {
@@ -543,16 +570,56 @@ impl Writer {
             }
             false
         });
+        if !unsure.is_empty() {
+            self.settle_unsure(&unsure, row, bounds, past.read_from, &mut loose, outcome);
+        }
         loose.sort_unstable();
         let mut rest = loose.as_slice();
         while !rest.is_empty() {
             let (g, room) = self.group_with_room(source, row.timestamp_ms, bounds);
             let (some, others) = rest.split_at(rest.len().min(room));
-            self.adopt(g, row, some, outcome);
+            self.adopt(g, row, some);
             rest = others;
         }
         loose.clear();
         self.loose = loose;
+    }
+
+    /// Decides for samples that may be older than the newest of their series, as
+    /// the days say: `loose` gets what is not.
+    #[cold]
+    fn settle_unsure(
+        &mut self,
+        unsure: &[u32],
+        row: &RowSlices<'_>,
+        bounds: &Bounds,
+        read_from: ReadFrom<'_>,
+        loose: &mut Vec<(u32, i64)>,
+        outcome: &mut Outcome,
+    ) {
+        let ids: Vec<u32> = unsure.iter().map(|&p| row.ids[p as usize]).collect();
+        for (&position, found) in unsure.iter().zip(read_from(&ids, row.timestamp_ms)) {
+            match found {
+                Found::Nothing => loose.push((position, NEVER)),
+                Found::Newest(at_ms, stored) if at_ms == row.timestamp_ms => {
+                    row.settle(position, &stored, outcome);
+                    self.learn(row.ids[position as usize], at_ms);
+                }
+                _ => match self.check_late(row.timestamp_ms, bounds) {
+                    Ok(()) => self.late.push(position),
+                    Err(e) => outcome.refuse(e),
+                },
+            }
+        }
+    }
+
+    /// Keeps the time of the newest sample of a series without a cursor, so that it
+    /// is not read for each sample that is sent late.
+    #[cold]
+    pub(crate) fn learn(&mut self, id: u32, newest_ms: i64) {
+        if self.cursor(id).axis == NONE {
+            self.left.entry(id).or_insert(newest_ms);
+        }
     }
 
     /// A group whose axis has or gets the row and takes more columns.
@@ -587,7 +654,7 @@ impl Writer {
     }
 
     /// Gives series columns of a group's axis.
-    fn adopt(&mut self, g: usize, row: &RowSlices<'_>, some: &[(u32, i64)], outcome: &mut Outcome) {
+    fn adopt(&mut self, g: usize, row: &RowSlices<'_>, some: &[(u32, i64)]) {
         let axis = self.groups[g].axis;
         let open = self.open_of(axis);
         let mut rows = open.lock();
@@ -596,13 +663,16 @@ impl Writer {
         let (mut ids, mut lasts) = (Vec::with_capacity(some.len()), Vec::with_capacity(some.len()));
         for &(position, last_ms) in some {
             let id = row.ids[position as usize];
-            if self.cursor(id).axis == axis {
-                // Twice in one row.
-                outcome.refuse(AppendError::Duplicate);
+            let cursor = self.cursor(id);
+            if cursor.axis == axis {
+                // Twice in one row: compared when that is written.
+                let group = &mut self.groups[g];
+                group.columns.push(cursor.column);
+                group.positions.push(position);
                 continue;
             }
             if last_ms != NEVER {
-                self.moved.push((id, self.cursor(id), last_ms));
+                self.moved.push((id, cursor, last_ms));
             }
             // One that left the axis and is back has its column still.
             let own = if last_ms == NEVER { None } else { rows.layout().column(id) };
@@ -734,13 +804,7 @@ impl Writer {
                         group.positions.push(position);
                     }
                     Some(column) if rows.last_ms[column] == row.timestamp_ms => {
-                        if rows.state.last[column].to_bits()
-                            == row.values[position as usize].to_bits()
-                        {
-                            outcome.taken += 1;
-                        } else {
-                            outcome.refuse(AppendError::Duplicate);
-                        }
+                        self.repeat(row, position, rows.newest_float(column), outcome);
                     }
                     Some(_) => others.push(position),
                     None if rows.ids.len() + new.len() < MAX_COLUMNS && !new.contains(&id) => {
@@ -762,6 +826,46 @@ impl Writer {
             late = others;
         }
         self.late = late;
+    }
+
+    /// A sample of the newest timestamp of its column, whose float is `newest`, if
+    /// that is known.
+    fn repeat(
+        &mut self,
+        row: &RowSlices<'_>,
+        position: u32,
+        newest: Option<f64>,
+        outcome: &mut Outcome,
+    ) {
+        let verdict = match row.histogram(position) {
+            Some(_) if newest.is_none() => Verdict::Unsure,
+            Some(_) => Verdict::Refused(AppendError::Duplicate),
+            None => Sent::Float(row.values[position as usize]).compare(newest),
+        };
+        match verdict {
+            Verdict::Taken => outcome.taken += 1,
+            Verdict::Refused(e) => outcome.refuse(e),
+            Verdict::Unsure => self.repeats.push(position),
+        }
+    }
+
+    /// Compares samples with the newest of their series, which have the same time.
+    /// What cannot be read, or was deleted, counts as equal.
+    #[cold]
+    fn settle_repeats(
+        &mut self,
+        row: &RowSlices<'_>,
+        read_from: ReadFrom<'_>,
+        outcome: &mut Outcome,
+    ) {
+        let ids: Vec<u32> = self.repeats.iter().map(|&p| row.ids[p as usize]).collect();
+        let stored = read_from(&ids, row.timestamp_ms);
+        for (position, stored) in self.repeats.drain(..).zip(&stored) {
+            match stored {
+                Found::Newest(_, stored) => row.settle(position, stored, outcome),
+                _ => outcome.taken += 1,
+            }
+        }
     }
 
     fn new_axis(&mut self, is_side: bool, now_ms: i64) -> u32 {
@@ -934,12 +1038,33 @@ impl Writer {
 }
 
 impl RowSlices<'_> {
-    fn histogram(&self, position: u32) -> Option<&Vec<u8>> {
+    fn histogram(&self, position: u32) -> Option<&[u8]> {
         if self.histograms.is_empty() {
             return None;
         }
         let at = self.histograms.binary_search_by_key(&position, |(p, _)| *p).ok()?;
         Some(&self.histograms[at].1)
+    }
+
+    /// Compares a sample with what is stored at its time.
+    fn settle(&self, position: u32, stored: &Value, outcome: &mut Outcome) {
+        let histogram = self.histogram(position).and_then(|mut b| histogram::decode(&mut b));
+        let value = self.values[position as usize];
+        let sent = histogram.as_ref().map_or(Sent::Float(value), Sent::Histogram);
+        if sent.is_repetition(stored) {
+            outcome.taken += 1;
+        } else {
+            outcome.refuse(AppendError::Duplicate);
+        }
+    }
+
+    /// Whether two samples of the row have the same value.
+    fn is_same(&self, a: u32, b: u32) -> bool {
+        let bits = |position: u32| self.values[position as usize].to_bits();
+        match (self.histogram(a), self.histogram(b)) {
+            (None, None) => bits(a) == bits(b),
+            (a, b) => a == b,
+        }
     }
 
     fn start_ms(&self, position: u32) -> Option<i64> {
@@ -963,8 +1088,7 @@ impl Group {
         pairs.dedup_by(|later, first| {
             let twice = later.0 == first.0;
             if twice {
-                let value = |position: u32| row.values[position as usize].to_bits();
-                if value(later.1) == value(first.1) {
+                if row.is_same(later.1, first.1) {
                     outcome.taken += 1;
                 } else {
                     outcome.refuse(AppendError::Duplicate);
@@ -986,7 +1110,7 @@ fn fill_cells(group: &Group, row: &RowSlices<'_>, cells: &mut Cells) {
     }
     for (&column, &position) in group.columns.iter().zip(&group.positions) {
         match row.histogram(position) {
-            Some(bytes) => cells.histograms.push((column, bytes.clone())),
+            Some(bytes) => cells.histograms.push((column, bytes.to_vec())),
             None => {
                 cells.columns.push(column);
                 cells.values.push(row.values[position as usize]);
