@@ -280,6 +280,7 @@ impl Engine {
         };
         let budget = Budget {
             deadline: timeout.and_then(|t| began.checked_add(t)),
+            checks: 0,
             cancel: Arc::clone(&options.cancel.0),
             max_samples: self.options.max_samples,
             max_bytes: self.options.max_bytes,

@@ -63,8 +63,22 @@ fn modifier() -> impl Strategy<Value = &'static str> {
     prop::sample::select(vec!["", "", "", "", " offset 1m", " offset -30s", " @ 600", " @ 0"])
 }
 
-/// Vector expressions.
+/// Vector expressions. What sums up does not take what ranks: its order differs
+/// between a range and an instant, and sums of floats depend on their order.
 fn vector() -> impl Strategy<Value = String> {
+    let ranked = (
+        prop::sample::select(vec!["", "max ", "count by (x) ", "abs", "-"]),
+        prop::sample::select(vec!["topk", "bottomk"]),
+        prop::sample::select(vec!["", "by (x) ", "without (y) ", "by (x, y) "]),
+        unranked(),
+    );
+    prop_oneof![
+        4 => unranked(),
+        1 => ranked.prop_map(|(f, a, g, e)| format!("{f}({a} {g}(1, {e}))")),
+    ]
+}
+
+fn unranked() -> impl Strategy<Value = String> {
     let range = prop::sample::select(vec!["20s", "1m", "5m", "17m"]);
     let rollup = prop::sample::select(vec![
         "rate",
@@ -120,10 +134,7 @@ fn vector() -> impl Strategy<Value = String> {
         let over =
             prop::sample::select(vec!["max_over_time", "sum_over_time", "rate", "last_over_time"]);
         prop_oneof![
-            (aggregation, grouping.clone(), inner.clone())
-                .prop_map(|(a, g, e)| format!("{a} {g}({e})")),
-            (prop::sample::select(vec!["topk", "bottomk"]), grouping, inner.clone())
-                .prop_map(|(a, g, e)| format!("{a} {g}(1, {e})")),
+            (aggregation, grouping, inner.clone()).prop_map(|(a, g, e)| format!("{a} {g}({e})")),
             (function, inner.clone()).prop_map(|(f, e)| format!("{f}({e})")),
             (inner.clone(), operator.clone(), matching, inner.clone()).prop_map(|(l, o, m, r)| {
                 match o.split_once(' ') {

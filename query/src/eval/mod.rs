@@ -57,10 +57,15 @@ use notes::Notes;
 /// Takes the series of a stream one by one. It may take the lanes out.
 pub(crate) type Sink<'s> = &'s mut dyn FnMut(&mut Eval<'_>, &mut Series) -> Result<(), QueryError>;
 
+/// Short series between two looks at the clock, which costs a tenth of one.
+const SERIES_PER_LOOK: u32 = 8;
+
 /// What a query may cost, and what it did.
 #[derive(Debug)]
 pub(crate) struct Budget {
     pub(crate) deadline: Option<Instant>,
+    /// Calls of `check_alive_at`.
+    pub(crate) checks: u32,
     pub(crate) cancel: Arc<AtomicBool>,
     pub(crate) max_samples: u64,
     pub(crate) max_bytes: usize,
@@ -353,6 +358,17 @@ impl Budget {
         match self.deadline {
             Some(deadline) if Instant::now() >= deadline => Err(QueryError::Timeout),
             _ => Ok(()),
+        }
+    }
+
+    /// The same, for a series of `samples` samples: for each long one, and for
+    /// some of many short ones.
+    pub(crate) fn check_alive_at(&mut self, samples: usize) -> Result<(), QueryError> {
+        self.checks = self.checks.wrapping_add(1);
+        if samples > 1000 || self.checks.is_multiple_of(SERIES_PER_LOOK) {
+            self.check_alive()
+        } else {
+            Ok(())
         }
     }
 

@@ -82,13 +82,13 @@ impl Eval<'_> {
         let mut column = std::mem::take(&mut self.scratch.column);
         let mut series = Series::default();
         for (reference, labels) in selection.series() {
-            self.check_alive()?;
             match take {
                 Take::Presence | Take::Time => {
                     querier.read_presence(*reference, first, last, &mut column)?;
                 }
                 _ => querier.read(*reference, first, last, &mut column)?,
             }
+            self.budget.check_alive_at(column.len().max(at.len()))?;
             if column.is_empty() {
                 continue;
             }

@@ -44,6 +44,11 @@ impl<K: Eq + Hash + Copy, V: Clone> Cache<K, V> {
         }
     }
 
+    /// Most bytes that are held.
+    pub(crate) const fn limit_bytes(&self) -> usize {
+        self.limit_bytes
+    }
+
     /// The entry of a key.
     pub(crate) fn get(&self, key: K) -> Option<V> {
         let mut g = self.generations.lock().unwrap_or_else(PoisonError::into_inner);

@@ -39,7 +39,8 @@ pub(super) struct DbQuerier {
     ids: OnceLock<RoaringBitmap>,
     axes: Mutex<AxisTable>,
     /// What reading series after series keeps.
-    scans: Mutex<Vec<Scan>>,
+    #[allow(clippy::vec_box, reason = "taken out and put back for each series; a scan is large")]
+    scans: Mutex<Vec<Box<Scan>>>,
     tombstones: Arc<Tombstones>,
 }
 
@@ -157,15 +158,15 @@ impl DbQuerier {
     }
 
     /// A scan of this range that nobody uses.
-    fn scan(&self, start_ms: i64, end_ms: i64) -> Scan {
+    fn scan(&self, start_ms: i64, end_ms: i64) -> Box<Scan> {
         let mut idle = lock(&self.scans);
         match idle.iter().position(|s| s.is_of(start_ms, end_ms)) {
             Some(at) => idle.swap_remove(at),
-            None => Scan::new(self, start_ms, end_ms),
+            None => Box::new(Scan::new(self, start_ms, end_ms)),
         }
     }
 
-    fn put_back(&self, scan: Scan) {
+    fn put_back(&self, scan: Box<Scan>) {
         let mut idle = lock(&self.scans);
         if idle.len() >= MAX_IDLE_SCANS {
             idle.remove(0);

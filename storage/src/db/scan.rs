@@ -47,7 +47,11 @@ pub(super) struct Scan {
     sources: Vec<Source>,
     axes: Vec<(Vec<PieceName>, Axis)>,
     axis_places: HashMap<Vec<PieceName>, usize>,
+    /// The axis of the series read before.
+    axis: usize,
     chain_bytes: usize,
+    /// Bytes of columns that this scan has kept for others.
+    kept_bytes: usize,
     /// The series that is read now.
     pieces: Vec<Piece>,
     parts: Vec<Part>,
@@ -132,7 +136,9 @@ impl Scan {
             sources: lists.filter(overlaps).map(source).collect(),
             axes: Vec::new(),
             axis_places: HashMap::new(),
+            axis: usize::MAX,
             chain_bytes: 0,
+            kept_bytes: 0,
             pieces: Vec::new(),
             parts: Vec::new(),
             names: Vec::new(),
@@ -277,7 +283,9 @@ impl Scan {
         let (joined, from) = match (kept, overlap) {
             (Some(kept), Overlap::Inside(from)) => (kept, from),
             (kept, overlap) => {
-                if kept.is_none() && !inner.asked_columns.again(key) {
+                // A scan that would push out what it has kept itself keeps no more.
+                let is_worth = || self.kept_bytes < inner.columns.limit_bytes() / 2;
+                if kept.is_none() && !(is_worth() && inner.asked_columns.again(key)) {
                     return Ok(false);
                 }
                 let mut joined = Joined::default();
@@ -308,7 +316,9 @@ impl Scan {
                 }
                 joined.shrink();
                 let joined = Arc::new(joined);
-                inner.columns.insert(key, Arc::clone(&joined), joined.heap_bytes());
+                let bytes = joined.heap_bytes();
+                self.kept_bytes += bytes;
+                inner.columns.insert(key, Arc::clone(&joined), bytes);
                 (joined, from)
             }
         };
@@ -417,14 +427,15 @@ impl Scan {
             Place::Open(_) => None,
         });
         if is_named {
-            let hint = first.map_or(usize::MAX, |s| self.sources[s].axis);
+            let hint = first.map_or(self.axis, |s| self.sources[s].axis);
             let place = match self.axes.get(hint) {
                 Some((names, _)) if *names == self.names => Some(hint),
                 _ => self.axis_places.get(&self.names).copied(),
             };
             if let Some(place) = place {
-                if let Some(first) = first {
-                    self.sources[first].axis = place;
+                match first {
+                    Some(first) => self.sources[first].axis = place,
+                    None => self.axis = place,
                 }
                 out.axis = Arc::clone(&self.axes[place].1);
                 out.range = 0..out.axis.len();
