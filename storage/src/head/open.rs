@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::row::{self, Cells, ItemTime, Kind, RowState, RowTime, Sink};
 use crate::axis::Layout;
+use crate::budget::grow;
 use crate::histogram::Histogram;
 
 /// Rows of an axis that are not in a stripe yet.
@@ -145,7 +146,9 @@ impl Rows {
         if ids.is_empty() {
             return;
         }
+        grow(&mut self.ids, ids.len());
         self.ids.extend_from_slice(ids);
+        grow(&mut self.last_ms, last_ms.len());
         self.last_ms.extend_from_slice(last_ms);
         self.state.grow(self.ids.len());
         self.layout = None;
@@ -172,6 +175,7 @@ impl Rows {
         }
         self.written_ids = self.ids.len();
         let start = self.bytes.len();
+        let room = self.reserve_for(is_key, cells.len());
         let time = match newest {
             _ if is_key => RowTime::Key(&self.ids),
             Some(newest) if is_new => RowTime::After(timestamp_ms.abs_diff(newest)),
@@ -186,6 +190,10 @@ impl Rows {
             &mut self.state,
             &mut self.bytes,
         );
+        if self.bytes.capacity() > room {
+            self.bytes.shrink_to(self.bytes.len() + self.bytes.len() / 8);
+        }
+        grow(&mut self.items, 1);
         self.items.push(ItemEnd { commit, end: self.bytes.len() });
         if is_new {
             self.times.push(timestamp_ms);
@@ -208,6 +216,17 @@ impl Rows {
             }
         }
         (&self.bytes[columns..start], &self.bytes[start..])
+    }
+
+    /// Makes room for an item that will be about as long as the one before; what is
+    /// longer doubles the room. Says how much there is.
+    fn reserve_for(&mut self, is_key: bool, cells: usize) -> usize {
+        let newest = match self.items.as_slice() {
+            [.., before, newest] if !is_key => newest.end - before.end,
+            _ => 3 * cells,
+        };
+        grow(&mut self.bytes, newest + newest / 4 + 64);
+        self.bytes.capacity()
     }
 
     /// Takes an item from the log, of a directory with `series` series, and

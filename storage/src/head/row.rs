@@ -32,6 +32,7 @@
 //! third of the plain bits.
 //! Encoder and decoder walk the same [`RowState`].
 
+use crate::budget::grow;
 use crate::engine::varint;
 
 /// Most columns of one axis.
@@ -82,7 +83,10 @@ impl RowState {
     /// Makes room for `columns` columns.
     pub(crate) fn grow(&mut self, columns: usize) {
         if columns > self.last.len() {
+            let more = columns - self.last.len();
+            grow(&mut self.last, more);
             self.last.resize(columns, 0.0);
+            grow(&mut self.scale, more);
             self.scale.resize(columns, 0);
         }
     }

@@ -992,6 +992,7 @@ impl Writer {
     pub(crate) fn restore(&mut self, open: Arc<OpenStripe>) {
         let mut rows = open.lock();
         rows.force_key = true;
+        rows.shrink();
         let newest = rows.times.last().copied();
         self.newest_ms = self.newest_ms.max(newest);
         let axis = self.axes.len() as u32;

@@ -131,6 +131,7 @@ impl Series {
 
     fn write_tail(&self, tail: Range<u32>, between: Between<'_>) -> io::Result<()> {
         let mut copy = SeriesTable::starting_at(tail.start);
+        copy.reserve(tail.len());
         let mut ids: Vec<u32> = Vec::with_capacity(tail.len());
         for start in tail.clone().step_by(STEP) {
             between()?;
@@ -163,6 +164,7 @@ impl Series {
     ) -> io::Result<()> {
         let keeps = |id: u32| id >= tail || keep.contains(id);
         let mut next = SeriesTable::starting_at(tail);
+        next.reserve_kept(&self.table(), keeps);
         let mut copied = 0;
         while copied < self.table().len() {
             between()?;

@@ -5,6 +5,8 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::budget::grow;
+
 /// Strings, each once, by id.
 #[derive(Debug, Default)]
 pub(crate) struct Symbols {
@@ -46,7 +48,11 @@ impl Symbols {
     /// Gives the next symbol to a string that has none.
     pub(crate) fn push(&mut self, text: &str) -> u32 {
         let symbol = self.len();
+        if self.text.capacity() - self.text.len() < text.len() {
+            self.text.reserve_exact(text.len().max(self.text.len() / 8));
+        }
         self.text.push_str(text);
+        grow(&mut self.ends, 1);
         self.ends.push(self.text.len() as u32);
         self.slots.insert(tag_of(xxh3_64(text.as_bytes())), symbol);
         symbol

@@ -11,6 +11,7 @@ use roaring::RoaringBitmap;
 
 use super::sparse::Sparse;
 use super::symbols::{HashSlots, Symbols, tag_of};
+use crate::budget::grow;
 use crate::engine::varint;
 use crate::labels::Labels;
 
@@ -18,6 +19,8 @@ use crate::labels::Labels;
 pub(crate) const MAX_LABELS_BYTES: usize = 1 << 20;
 /// Most bytes of all symbols or all records: offsets are 32 bits.
 const MAX_ARENA_BYTES: usize = u32::MAX as usize - (16 << 20);
+/// Most bytes of a label in a record.
+const MAX_PAIR_BYTES: usize = 10;
 /// Largest id; one less than what a slot can hold.
 const MAX_ID: u32 = u32::MAX - 2;
 
@@ -134,6 +137,7 @@ impl SeriesTable {
 
     /// Adds labels to the record that [`SeriesTable::end_record`] ends.
     pub(super) fn push_record(&mut self, pairs: &[(u32, u32)]) {
+        grow(&mut self.records, pairs.len() * MAX_PAIR_BYTES);
         for (name, value) in pairs {
             varint::put(&mut self.records, u64::from(*name));
             varint::put(&mut self.records, u64::from(*value));
@@ -143,6 +147,7 @@ impl SeriesTable {
     /// Adds a label to the record that [`SeriesTable::end_record`] ends.
     pub(super) fn push_pair(&mut self, name: &str, value: &str) {
         let (name, value) = (self.symbols.intern(name), self.symbols.intern(value));
+        grow(&mut self.records, MAX_PAIR_BYTES);
         varint::put(&mut self.records, u64::from(name));
         varint::put(&mut self.records, u64::from(value));
     }
@@ -150,7 +155,9 @@ impl SeriesTable {
     /// Ends the record of an id.
     pub(super) fn end_record(&mut self, id: u32, tag: u32) {
         let slot = self.ids.len() as u32;
+        grow(&mut self.ids, 1);
         self.ids.push(id);
+        grow(&mut self.ends, 1);
         self.ends.push(self.records.len() as u32);
         self.slots.insert(tag, slot);
         self.by_id.set(id, slot + 1);
@@ -278,8 +285,16 @@ impl SeriesTable {
     /// Makes room for `more` further series.
     pub(super) fn reserve(&mut self, more: usize) {
         self.slots.reserve_more(more);
-        self.ends.reserve(more);
-        self.ids.reserve(more);
+        self.ends.reserve_exact(more);
+        self.ids.reserve_exact(more);
+    }
+
+    /// Makes room for those of `other` that are kept.
+    pub(super) fn reserve_kept(&mut self, other: &Self, keep: impl Fn(u32) -> bool) {
+        let kept = other.ids.iter().filter(|id| keep(**id)).count();
+        self.reserve(kept);
+        let share = other.records.len() as u64 * kept as u64 / other.len().max(1) as u64;
+        self.records.reserve_exact(share as usize);
     }
 
     /// Bytes on the heap.
