@@ -6,7 +6,7 @@
 //! other queries, or where the data lie.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use narthex_storage::read::Queryable;
@@ -52,6 +52,12 @@ pub struct EngineOptions {
     pub type_and_unit_labels: bool,
     /// `rate` and the like look at start timestamps.
     pub use_start_timestamps: bool,
+    /// Threads that one query may use while no other runs, its own counted. The
+    /// answer does not depend on it.
+    pub threads: usize,
+    /// A selector is shared out among them from about so many samples on: some
+    /// milliseconds, a hundred times what starting a thread costs.
+    pub share_from_samples: usize,
     /// Warns that sorting has no effect in range queries, as Prometheus does
     /// from 3.11 on; 3.5, which answers are compared with, does not.
     pub warn_sort_in_range: bool,
@@ -69,6 +75,8 @@ impl Default for EngineOptions {
             delayed_name_removal: false,
             type_and_unit_labels: false,
             use_start_timestamps: false,
+            threads: 1,
+            share_from_samples: 4_000_000,
             warn_sort_in_range: false,
         }
     }
@@ -130,6 +138,27 @@ pub struct Engine {
     subquery_step_ms: Arc<AtomicI64>,
     pool: Arc<Pool>,
     steps: Option<Arc<StepCache>>,
+    /// Queries under way.
+    running: Arc<AtomicUsize>,
+}
+
+/// A query that is counted as long as it runs.
+struct Running<'e> {
+    count: &'e AtomicUsize,
+    /// Queries under way when it began, itself included.
+    with: usize,
+}
+
+impl<'e> Running<'e> {
+    fn new(count: &'e AtomicUsize) -> Self {
+        Self { count, with: count.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Default for Engine {
@@ -145,7 +174,7 @@ impl Engine {
         let subquery_step_ms = Arc::new(AtomicI64::new(options.default_subquery_step_ms));
         let bytes = options.step_cache_bytes;
         let steps = (bytes > 0).then(|| Arc::new(StepCache::new(bytes)));
-        Self { options, subquery_step_ms, pool: Arc::default(), steps }
+        Self { options, subquery_step_ms, pool: Arc::default(), steps, running: Arc::default() }
     }
 
     /// What the cache of steps did so far. Takes a short lock.
@@ -293,6 +322,8 @@ impl Engine {
             series: 0,
         };
         let mut eval = Eval::new(&self.options, queryable, lookback_ms, range, budget);
+        let running = Running::new(&self.running);
+        eval.helpers = self.options.threads.saturating_sub(running.with);
         let prepared = Instant::now();
         let value = if query.step_ms == 0 {
             self.instant_value(&mut eval, &plan, frame)?

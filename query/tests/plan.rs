@@ -1,5 +1,6 @@
 //! The plan against naive evaluation: a range query must have, at each of its
-//! steps, exactly what an instant query at that time gives, bit by bit.
+//! steps, exactly what an instant query at that time gives, bit by bit; and the
+//! same from several threads.
 //!
 //! Range queries slide over windows, share what occurs twice, evaluate what
 //! does not depend on the step once and stream into aggregations; an instant
@@ -172,8 +173,9 @@ proptest! {
     ) {
         let storage = storage(seed);
         let expr = parse(&text, &ParseOptions::all()).unwrap();
-        let engine =
-            Engine::new(EngineOptions { delayed_name_removal: delayed, ..EngineOptions::default() });
+        let alone = EngineOptions { delayed_name_removal: delayed, ..EngineOptions::default() };
+        let helped = EngineOptions { threads: 3, share_from_samples: 0, ..alone.clone() };
+        let (engine, helped) = (Engine::new(alone), Engine::new(helped));
         let options = QueryOptions::default();
         let (start, step) = (start_s * 1000, step_s * 1000);
         let end = start + 12 * step;
@@ -187,6 +189,10 @@ proptest! {
             prop_assume!(fails);
             return Ok(());
         };
+        let same = helped.range(&storage, &expr, &text, start, end, step, &options).unwrap();
+        prop_assert_eq!(format!("{:?}", same.value), format!("{:?}", range.value), "{}", text);
+        prop_assert_eq!((same.warnings, same.infos), (range.warnings, range.infos), "{}", text);
+        prop_assert_eq!(same.stats.total_samples, range.stats.total_samples, "{}", text);
         let QueryValue::Matrix(matrix) = range.value else { panic!("no matrix") };
         for i in 0..13 {
             let time = start + i * step;

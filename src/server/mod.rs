@@ -396,8 +396,13 @@ fn active_queries(options: &Options) -> Result<ActiveQueries, StartError> {
     Ok(queries)
 }
 
+/// Most threads of one query: on larger machines others want some, too.
+const MAX_QUERY_THREADS: usize = 4;
+
 fn engine_options(options: &Options) -> EngineOptions {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     EngineOptions {
+        threads: cores.min(MAX_QUERY_THREADS),
         lookback_ms: i64::try_from(options.query.lookback_delta.as_millis()).unwrap_or(300_000),
         max_samples: options.query.max_samples as u64,
         max_bytes: memory_limit_bytes(options) / 4,

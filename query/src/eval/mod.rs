@@ -25,6 +25,7 @@ pub(crate) mod notes;
 
 mod absent;
 mod aggregate;
+mod ahead;
 mod binary;
 mod call;
 mod classic;
@@ -114,6 +115,8 @@ pub(crate) struct Eval<'a> {
     /// carry hints from sample to sample, and labels for type and unit may
     /// fall away with the name.
     pub(crate) steps_are_linked: bool,
+    /// Other threads that may help.
+    pub(crate) helpers: usize,
 }
 
 impl Selection {
@@ -143,6 +146,7 @@ impl<'a> Eval<'a> {
             shared: HashMap::new(),
             scratch: select::Scratch::default(),
             steps_are_linked: false,
+            helpers: 0,
         }
     }
 
@@ -339,6 +343,13 @@ impl<'a> Eval<'a> {
         self.budget.check_alive()
     }
 
+    /// How `count` series of about `samples` samples each are shared out, if
+    /// others should help. Samples by step are counted by one thread.
+    fn shares(&self, count: usize, samples: usize, steps: usize) -> Option<ahead::Shares> {
+        let helpers = if self.budget.per_step.is_some() { 0 } else { self.helpers };
+        ahead::Shares::of(count, samples, steps, helpers, self.options.share_from_samples)
+    }
+
     /// Counts a series that is kept in memory.
     pub(crate) fn hold(&mut self, series: &Series) -> Result<(), QueryError> {
         self.budget.hold(series)
@@ -350,7 +361,38 @@ impl<'a> Eval<'a> {
     }
 }
 
+/// What the budgets of helping threads begin with.
+pub(crate) struct Helper {
+    deadline: Option<Instant>,
+    cancel: Arc<AtomicBool>,
+}
+
+impl Helper {
+    /// A budget that only knows when to stop: what is held is counted by the
+    /// query's own thread.
+    pub(crate) fn start(&self) -> Budget {
+        Budget {
+            deadline: self.deadline,
+            checks: 0,
+            cancel: Arc::clone(&self.cancel),
+            max_samples: u64::MAX,
+            max_bytes: usize::MAX,
+            samples: 0,
+            bytes: 0,
+            lease: Lease::default(),
+            peak_samples: 0,
+            total_samples: 0,
+            per_step: None,
+            series: 0,
+        }
+    }
+}
+
 impl Budget {
+    pub(crate) fn helper(&self) -> Helper {
+        Helper { deadline: self.deadline, cancel: Arc::clone(&self.cancel) }
+    }
+
     pub(crate) fn check_alive(&self) -> Result<(), QueryError> {
         if self.cancel.load(Ordering::Relaxed) {
             return Err(QueryError::Canceled);

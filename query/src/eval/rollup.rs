@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use narthex_storage::histogram::Histogram;
 use narthex_storage::labels::{Labels, METRIC_NAME};
-use narthex_storage::read::Column;
+use narthex_storage::read::{Column, Querier, SeriesRef};
 use narthex_storage::sample::is_stale;
 
 use crate::ast::{Extension, Span};
 use crate::plan::{Rollup, Selector, Source};
 
+use super::ahead::{PROBES, Shares, in_order};
 use super::lanes::{Batch, Frame, Series, is_present};
 use super::notes::{Notes, quoted};
 use super::rollup_float::{Floats, Function, Setting, roll, spreads};
@@ -122,6 +123,63 @@ impl Work<'_> {
     }
 }
 
+/// What the series of one selector are read with.
+struct Reading<'r> {
+    selector: &'r Selector,
+    querier: &'r dyn Querier,
+    /// Both included, in milliseconds.
+    first: i64,
+    last: i64,
+    /// Values do not matter.
+    presence: bool,
+    use_starts: bool,
+}
+
+/// What a thread keeps from series to series.
+#[derive(Default)]
+struct State {
+    column: Column,
+    per_axis: PerAxis<Windows>,
+    buffers: Buffers,
+}
+
+/// What a series had.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Read {
+    pub(super) samples: usize,
+    pub(super) has_histograms: bool,
+}
+
+impl Reading<'_> {
+    /// Reads a series and rolls it up into `out`; `None` if it has no samples.
+    fn roll(
+        &self,
+        work: &Work<'_>,
+        (reference, labels): &(SeriesRef, Labels),
+        state: &mut State,
+        budget: &mut Budget,
+        notes: &mut Notes,
+        out: &mut Series,
+    ) -> Result<Option<Read>, QueryError> {
+        let State { column, per_axis, buffers } = state;
+        if self.presence {
+            self.querier.read_presence(*reference, self.first, self.last, column)?;
+        } else {
+            self.querier.read(*reference, self.first, self.last, column)?;
+        }
+        if column.is_empty() {
+            return Ok(None);
+        }
+        let read = Read { samples: column.len(), has_histograms: !column.histograms.is_empty() };
+        strip(self.selector, column);
+        out.floats.clear();
+        out.histograms.clear();
+        let starts = self.use_starts;
+        roll_column(work, column, starts, labels, per_axis, buffers, budget, notes, out)?;
+        Ok(Some(read))
+    }
+}
+
 /// Buffers of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Buffers {
@@ -208,42 +266,76 @@ impl Eval<'_> {
             self.lookback_ms,
         );
         let mut names = Names::new(work, selection.may_collide);
-        let mut per_axis: PerAxis<Windows> = PerAxis::default();
-        let mut buffers = Buffers::default();
-        let mut column = std::mem::take(&mut self.scratch.column);
+        let presence = work.function.counts_only() && work.extension == Extension::None;
+        let use_starts = self.options.use_start_timestamps;
+        let reading = Reading { selector, querier: &*querier, first, last, presence, use_starts };
+        let mut state =
+            State { column: std::mem::take(&mut self.scratch.column), ..State::default() };
         let mut series = Series::default();
-        for (reference, labels) in selection.series() {
+        let (all, mut samples) = (selection.series(), 0);
+        for (i, one) in all.iter().enumerate() {
+            if i == PROBES
+                && let Some(shares) = self.shares(all.len() - i, samples / i, work.frame.count)
+            {
+                self.scratch.column = state.column;
+                return self.roll_shared(work, &reading, &all[i..], shares, names, sink);
+            }
             self.check_alive()?;
-            if work.function.counts_only() && work.extension == Extension::None {
-                querier.read_presence(*reference, first, last, &mut column)?;
-            } else {
-                querier.read(*reference, first, last, &mut column)?;
-            }
-            if column.is_empty() {
+            let Self { budget, notes, .. } = self;
+            let Some(read) = reading.roll(work, one, &mut state, budget, notes, &mut series)?
+            else {
                 continue;
-            }
-            self.steps_are_linked |= !column.histograms.is_empty();
-            strip(selector, &mut column);
-            self.budget.check_size(column.len() as u64, 0)?;
-            series.floats.clear();
-            series.histograms.clear();
-            roll_column(
-                work,
-                &column,
-                self.options.use_start_timestamps,
-                labels,
-                &mut per_axis,
-                &mut buffers,
-                &mut self.budget,
-                &mut self.notes,
-                &mut series,
-            )?;
-            if names.finish(work, labels, false, &mut series, &mut self.notes)? {
+            };
+            samples += read.samples;
+            self.note_read(read)?;
+            if names.finish(work, &one.1, false, &mut series, &mut self.notes)? {
                 sink(self, &mut series)?;
             }
         }
-        self.scratch.column = column;
+        self.scratch.column = state.column;
         Ok(())
+    }
+
+    /// As [`Self::roll_storage`] for many series, with the help of other threads.
+    fn roll_shared(
+        &mut self,
+        work: &Work<'_>,
+        reading: &Reading<'_>,
+        all: &[(SeriesRef, Labels)],
+        shares: Shares,
+        mut names: Names,
+        sink: Sink<'_>,
+    ) -> Result<(), QueryError> {
+        let helper = self.budget.helper();
+        let state = || (State::default(), helper.start());
+        in_order(
+            shares,
+            state,
+            |(state, budget), i| {
+                budget.check_alive()?;
+                let (mut series, mut notes) = (Series::default(), Notes::default());
+                let read = reading.roll(work, &all[i], state, budget, &mut notes, &mut series)?;
+                let looked_at = std::mem::take(&mut budget.total_samples);
+                Ok(read.map(|read| (series, read, looked_at, notes)))
+            },
+            |i, rolled| {
+                self.check_alive()?;
+                let Some((mut series, read, looked_at, notes)) = rolled else { return Ok(()) };
+                self.budget.total_samples += looked_at;
+                self.notes.merge(notes);
+                self.note_read(read)?;
+                if names.finish(work, &all[i].1, false, &mut series, &mut self.notes)? {
+                    sink(self, &mut series)?;
+                }
+                Ok(())
+            },
+        )
+    }
+
+    /// Notes what was read of a series.
+    pub(super) fn note_read(&mut self, read: Read) -> Result<(), QueryError> {
+        self.steps_are_linked |= read.has_histograms;
+        self.budget.check_size(read.samples as u64, 0)
     }
 
     /// Rolls up the series of an inner query.

@@ -3,13 +3,16 @@
 
 use std::sync::Arc;
 
-use narthex_storage::read::Column;
+use narthex_storage::labels::Labels;
+use narthex_storage::read::{Column, Querier, SeriesRef};
 
 use crate::ast::Extension;
 use crate::histogram::StatsReader;
 use crate::plan::Selector;
 
+use super::ahead::{PROBES, Shares, in_order};
 use super::lanes::{ABSENT, Frame, Series, index, is_present};
+use super::rollup::Read;
 use super::windows::{NONE, PerAxis, find_last};
 use super::{Eval, QueryError, Sink, extended};
 
@@ -78,48 +81,129 @@ impl Eval<'_> {
         let lookback_ms = self.lookback_ms;
         let (first, last) =
             crate::plan::selector_range(selector, frame.start_ms, frame.end_ms(), 0, lookback_ms);
-        let mut newest: PerAxis<Vec<u32>> = PerAxis::default();
-        let mut column = std::mem::take(&mut self.scratch.column);
+        let reading =
+            Reading { selector, querier: &*querier, first, last, at: &at, lookback_ms, take };
+        let column = std::mem::take(&mut self.scratch.column);
+        let mut state = State { column, newest: PerAxis::default() };
         let mut series = Series::default();
-        for (reference, labels) in selection.series() {
-            match take {
-                Take::Presence | Take::Time => {
-                    querier.read_presence(*reference, first, last, &mut column)?;
-                }
-                _ => querier.read(*reference, first, last, &mut column)?,
+        let (all, mut samples) = (selection.series(), 0);
+        for (i, one) in all.iter().enumerate() {
+            if i == PROBES
+                && let Some(shares) = self.shares(all.len() - i, samples / i, at.len())
+            {
+                self.scratch.column = state.column;
+                return self.newest_shared(&reading, &all[i..], shares, sink);
             }
-            self.budget.check_alive_at(column.len().max(at.len()))?;
-            if column.is_empty() {
-                continue;
-            }
-            self.steps_are_linked |= !column.histograms.is_empty();
-            strip(selector, &mut column);
-            if take == Take::Millis && !column.histograms.is_empty() {
-                return Err(QueryError::Execution(format!(
-                    "this should be an info metric, with float samples: {labels}"
-                )));
-            }
-            let places = newest.get(&column, || {
-                let mut out = Vec::with_capacity(at.len());
-                find_last(column.timestamps(), &at, lookback_ms, &mut out);
-                out
-            });
-            series.drop_name = false;
-            series.nameless = false;
-            series.histograms.clear();
-            series.floats.clear();
-            pick(&column, places, take, &mut series);
-            if series.is_vacant() {
-                continue;
-            }
-            let samples = super::samples_of(&series);
-            self.budget.count_samples(samples, |step| super::samples_at(&series, step));
-            self.budget.check_size(samples, 0)?;
-            series.labels = labels.clone();
-            sink(self, &mut series)?;
+            let Some(read) = reading.newest(one, &mut state, &mut series)? else { continue };
+            samples += read.samples;
+            self.budget.check_alive_at(read.samples.max(at.len()))?;
+            self.take_newest(read, &one.1, &mut series, sink)?;
         }
-        self.scratch.column = column;
+        self.scratch.column = state.column;
         Ok(())
+    }
+
+    /// As [`Self::stream_newest`] for many series, with the help of other threads.
+    fn newest_shared(
+        &mut self,
+        reading: &Reading<'_>,
+        all: &[(SeriesRef, Labels)],
+        shares: Shares,
+        sink: Sink<'_>,
+    ) -> Result<(), QueryError> {
+        let helper = self.budget.helper();
+        in_order(
+            shares,
+            || (State::default(), helper.start()),
+            |(state, budget), i| {
+                let mut series = Series::default();
+                let read = reading.newest(&all[i], state, &mut series)?;
+                budget.check_alive_at(reading.at.len())?;
+                Ok(read.map(|read| (series, read)))
+            },
+            |i, found| {
+                let Some((mut series, read)) = found else { return Ok(()) };
+                self.budget.check_alive_at(read.samples.max(reading.at.len()))?;
+                self.take_newest(read, &all[i].1, &mut series, sink)
+            },
+        )
+    }
+
+    fn take_newest(
+        &mut self,
+        read: Read,
+        labels: &Labels,
+        series: &mut Series,
+        sink: Sink<'_>,
+    ) -> Result<(), QueryError> {
+        self.steps_are_linked |= read.has_histograms;
+        if series.is_vacant() {
+            return Ok(());
+        }
+        let samples = super::samples_of(series);
+        self.budget.count_samples(samples, |step| super::samples_at(series, step));
+        self.budget.check_size(samples, 0)?;
+        series.labels = labels.clone();
+        sink(self, series)
+    }
+}
+
+/// What the series of one selector are read with.
+struct Reading<'r> {
+    selector: &'r Selector,
+    querier: &'r dyn Querier,
+    /// Both included, in milliseconds.
+    first: i64,
+    last: i64,
+    /// The time of each step, in milliseconds.
+    at: &'r [i64],
+    lookback_ms: i64,
+    take: Take,
+}
+
+/// What a thread keeps from series to series.
+#[derive(Default)]
+struct State {
+    column: Column,
+    newest: PerAxis<Vec<u32>>,
+}
+
+impl Reading<'_> {
+    /// Reads a series and leaves its newest samples in `out`; `None` if it has
+    /// none at all.
+    fn newest(
+        &self,
+        (reference, labels): &(SeriesRef, Labels),
+        State { column, newest }: &mut State,
+        out: &mut Series,
+    ) -> Result<Option<Read>, QueryError> {
+        match self.take {
+            Take::Presence | Take::Time => {
+                self.querier.read_presence(*reference, self.first, self.last, column)?;
+            }
+            _ => self.querier.read(*reference, self.first, self.last, column)?,
+        }
+        if column.is_empty() {
+            return Ok(None);
+        }
+        let read = Read { samples: column.len(), has_histograms: !column.histograms.is_empty() };
+        strip(self.selector, column);
+        if self.take == Take::Millis && read.has_histograms {
+            return Err(QueryError::Execution(format!(
+                "this should be an info metric, with float samples: {labels}"
+            )));
+        }
+        let places = newest.get(column, || {
+            let mut out = Vec::with_capacity(self.at.len());
+            find_last(column.timestamps(), self.at, self.lookback_ms, &mut out);
+            out
+        });
+        out.drop_name = false;
+        out.nameless = false;
+        out.histograms.clear();
+        out.floats.clear();
+        pick(column, places, self.take, out);
+        Ok(Some(read))
     }
 }
 

@@ -682,6 +682,41 @@ fn kept_columns_are_cut_where_late_stripes_overlap() {
 }
 
 #[test]
+fn threads_that_share_a_querier_read_the_same() {
+    let fixture = Fixture::new();
+    let db = fixture.open();
+    for i in 0..400 {
+        let t = T0 + i * 15_000;
+        fixture.at(t);
+        let value = |s: usize| (i as usize * (s % 7) + s) as f64;
+        let samples: Vec<_> = (0..60).map(|s| (set("m", s), value(s))).collect();
+        append(&db, 1, t, &samples);
+        if i == 130 || i == 260 {
+            db.run_maintenance(t).expect("maintenance");
+        }
+    }
+    let querier = db.querier(0, i64::MAX).expect("querier");
+    let series = querier.select(&[], true).expect("select");
+    assert_eq!(series.len(), 60);
+    let read = |series: SeriesRef, column: &mut Column| {
+        querier.read(series, T0 + 60_000, T0 + 5_500_000, column).expect("read");
+        (column.timestamps().to_vec(), column.floats.clone())
+    };
+    let expected: Vec<_> = series.iter().map(|s| read(*s, &mut Column::new())).collect();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (series, expected) = (&series, &expected);
+            scope.spawn(move || {
+                let mut column = Column::new();
+                for i in (0..3 * series.len()).map(|i| (i * (thread + 1) + thread) % series.len()) {
+                    assert_eq!(read(series[i], &mut column), expected[i]);
+                }
+            });
+        }
+    });
+}
+
+#[test]
 fn series_end_with_the_last_day_that_has_their_samples() {
     const DAY_MS: i64 = 86_400_000;
     let fixture = Fixture::with(|o| o.retention_time_ms = 3 * DAY_MS);
