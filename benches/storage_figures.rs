@@ -1,7 +1,9 @@
 //! What does the storage cost? CPU per sample, bytes per sample and series,
 //! time to be ready, on pages like a node exporter's.
 //!
-//! `cargo bench -p narthex-storage --bench storage_figures -- [scrape] [edge] [cardinality] [backfill] [captured] [churn]`
+//! `cargo bench -p narthex-storage --bench storage_figures -- [scrape] [edge] [cardinality] [backfill] [captured] [churn] [engine]`
+//!
+//! `NARTHEX_ENGINE=rocksdb` with `--features rocksdb`: of that engine.
 //!
 //! Prints figures instead of distributions: they are sums over a run, and
 //! memory and restart need a process of their own.
@@ -10,6 +12,8 @@
 mod captured;
 #[path = "storage_figures/churn.rs"]
 mod churn;
+#[path = "storage_figures/engine.rs"]
+mod engine;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +22,7 @@ use std::time::Instant;
 
 use narthex_storage::append::{Appendable as _, SourceId, SyncClass};
 use narthex_storage::db::{Db, DbOptions};
+use narthex_storage::engine::Engine;
 use narthex_storage::labels::{Labels, Matcher};
 use narthex_storage::read::{Column, Queryable as _, SeriesRef};
 
@@ -26,13 +31,14 @@ const PAGE: usize = 860;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let runs: [(&str, fn()); 6] = [
+    let runs: [(&str, fn()); 7] = [
         ("scrape", scrape),
         ("edge", edge),
         ("cardinality", cardinality),
         ("backfill", backfill),
         ("captured", captured::run),
         ("churn", churn::run),
+        ("engine", engine::run),
     ];
     for (name, run) in runs {
         if wanted.is_empty() || wanted.iter().any(|w| w == name) {
@@ -189,6 +195,8 @@ fn open(path: &Path, now: &Arc<AtomicI64>) -> Db {
     let now = Arc::clone(now);
     options.clock = Arc::new(move || now.load(Ordering::Relaxed));
     options.background = false;
+    let engine = std::env::var("NARTHEX_ENGINE").ok();
+    options.engine = engine.map(|name| Engine::named(&name).expect("an engine of this build"));
     Db::open(options).expect("open")
 }
 

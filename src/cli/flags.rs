@@ -166,6 +166,15 @@ pub const FLAGS: &[Flag] = &[
         Used("How many bytes to keep; the oldest day goes first"),
     ),
     flag(
+        "storage.engine",
+        Text,
+        "files",
+        Used(
+            "What keeps sealed data: files, or rocksdb if narthex was built with that cargo \
+         feature. A data directory stays with its engine",
+        ),
+    ),
+    flag(
         "storage.wal.sync-interval",
         Text,
         "15s",

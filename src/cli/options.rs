@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use narthex_storage::engine::Engine;
+
 use super::features::Features;
 use super::flags::{FLAGS, Meaning, RawFlags};
 use crate::config::GlobalConfig;
@@ -91,6 +93,8 @@ pub struct StorageOptions {
     pub retention_time: Option<Duration>,
     /// `None`: no limit.
     pub retention_size_bytes: Option<u64>,
+    /// What keeps sealed data.
+    pub engine: Engine,
     /// Until scraped samples are on the medium.
     pub wal_sync_interval: Duration,
 }
@@ -344,7 +348,17 @@ fn storage(raw: &RawFlags) -> Result<StorageOptions, String> {
         path: PathBuf::from(raw.one("storage.tsdb.path")),
         retention_time,
         retention_size_bytes: Some(size).filter(|s| *s > 0),
+        engine: engine(raw.one("storage.engine"))?,
         wal_sync_interval: positive(raw, "storage.wal.sync-interval")?,
+    })
+}
+
+fn engine(given: &str) -> Result<Engine, String> {
+    Engine::named(given).ok_or_else(|| match given {
+        "rocksdb" => "--storage.engine: this narthex was built without the cargo feature \
+                      `rocksdb`, which that engine needs"
+            .to_owned(),
+        _ => format!("--storage.engine: {given:?} is none of files, rocksdb"),
     })
 }
 

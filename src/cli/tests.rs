@@ -28,6 +28,7 @@ fn without_flags_the_built_in_configuration_is_served_locally() {
     assert_eq!(options.web.route_prefix, "/");
     assert_eq!(options.storage.retention_time, Some(Duration::from_secs(15 * 86_400)));
     assert_eq!((options.memory_limit_bytes, options.auto_reload), (None, None));
+    assert_eq!(options.storage.engine.name(), "files");
     assert!(options.notify.drain_on_shutdown && options.warnings.is_empty());
     assert_eq!(options.flags["query.timeout"], "2m");
 }
@@ -80,6 +81,9 @@ fn wrong_flags_are_refused_by_name() {
         (&["--query.timeout=0s"], "--query.timeout: must be above zero"),
         (&["--query.max-concurrency=-1"], "--query.max-concurrency"),
         (&["--memory.limit=1MB"], "at least 64MB"),
+        (&["--storage.engine=leveldb"], "\"leveldb\" is none of files, rocksdb"),
+        #[cfg(not(feature = "rocksdb"))]
+        (&["--storage.engine=rocksdb"], "without the cargo feature `rocksdb`"),
         (&["--log.level=x"], "--log.level"),
         (&["--enable-feature=xyz"], "\"xyz\" is not known; these are:"),
         (&["--enable-feature=search-api"], "does not support search-api yet"),

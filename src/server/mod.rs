@@ -313,6 +313,7 @@ fn open_storage(
     let retention_size =
         config.storage.retention_size_bytes.or(options.storage.retention_size_bytes);
     let db = Db::open(DbOptions {
+        engine: Some(options.storage.engine),
         retention_time_ms: retention_time.map_or(0, ms),
         retention_size_bytes: retention_size.unwrap_or(0),
         out_of_order_window_ms: ms(config.storage.out_of_order_window),

@@ -95,8 +95,8 @@ impl Stripe {
     }
 
     /// Reads and checks a run of its chunks; see [`Volume::read_run`].
-    pub(crate) fn read_run(&self, header: &Header, run: &RunRange) -> io::Result<Vec<u8>> {
-        self.volume.read_run(self, header, run)
+    pub(crate) fn read_run(&self, run: &RunRange) -> io::Result<Vec<u8>> {
+        self.volume.read_run(self, run)
     }
 
     /// Its name among all stripes.

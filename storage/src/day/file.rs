@@ -229,7 +229,7 @@ impl Volume for DayFile {
         }
     }
 
-    fn read_run(&self, stripe: &Stripe, _header: &Header, run: &RunRange) -> io::Result<Vec<u8>> {
+    fn read_run(&self, stripe: &Stripe, run: &RunRange) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; (run.bytes.end - run.bytes.start) as usize];
         let at = stripe.offset + stripe.payload_at(run.bytes.start);
         self.file.read_exact_at(&mut bytes, at)?;

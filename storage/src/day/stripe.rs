@@ -354,6 +354,25 @@ pub(crate) enum StripeError {
 }
 
 impl Header {
+    /// Decodes the first bytes of a stripe: magic, length, checksum, header.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidData`.
+    #[cfg(feature = "rocksdb")]
+    pub(crate) fn of_start(start: &[u8]) -> std::io::Result<Self> {
+        let damaged = || crate::engine::sealed::damaged("stripe header");
+        let (prefix, header) = start.split_at_checked(PREFIX_BYTES).ok_or_else(damaged)?;
+        let mut fields = prefix;
+        let magic = varint::take_bytes(&mut fields, MAGIC.len());
+        let (len, crc) = (varint::take_u32(&mut fields), varint::take_u32(&mut fields));
+        let is_whole = magic == Some(&MAGIC)
+            && len == u32::try_from(header.len()).ok()
+            && crc == Some(crc32fast::hash(header));
+        let decoded = is_whole.then(|| Self::decode(header).ok()).flatten();
+        decoded.ok_or_else(damaged)
+    }
+
     /// Decodes a header whose checksum is right.
     pub(crate) fn decode(mut input: &[u8]) -> Result<Self, StripeError> {
         let version = varint::take_byte(&mut input).ok_or(StripeError::Header("empty"))?;

@@ -371,7 +371,7 @@ impl Part<'_> {
         let damaged = || io::Error::new(io::ErrorKind::InvalidData, "a chunk is damaged");
         let run = self.header.run_of(column).ok_or_else(damaged)?;
         if self.run.as_ref().is_none_or(|(loaded, _)| *loaded != run) {
-            let bytes = self.stripe.read_run(&self.header, &run)?;
+            let bytes = self.stripe.read_run(&run)?;
             self.run = Some((run, bytes));
         }
         let Some((run, bytes)) = &self.run else { return Err(damaged()) };

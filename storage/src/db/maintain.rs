@@ -158,6 +158,7 @@ impl Inner {
         }
         note(self.bound_log(now_ms, is_slow));
         if is_slow {
+            note(lock(&self.day_files).sealed.tidy());
             let collected = self.collect_series(now_ms);
             self.series_stuck.store(collected.is_err(), Ordering::Relaxed);
             note(collected);
@@ -360,7 +361,9 @@ impl Inner {
     /// new is worth more.
     fn enforce_retention(&self, now_ms: i64, is_out_of_room: bool) -> io::Result<()> {
         let mut expired: Vec<Arc<Day>> = Vec::new();
-        let overhead_bytes = lock(&self.day_files).sealed.overhead_bytes();
+        let catalog = Arc::clone(&lock(&self.write).catalog);
+        let stripe_bytes = catalog.days.iter().map(|d| d.bytes).sum();
+        let overhead_bytes = lock(&self.day_files).sealed.overhead_bytes(stripe_bytes);
         {
             let mut write = lock(&self.write);
             let mut catalog = Catalog::clone(&write.catalog);

@@ -23,8 +23,6 @@ mod read;
 mod scan;
 mod select;
 mod stats;
-#[cfg(test)]
-mod tests;
 mod tombstones;
 mod verify;
 
@@ -38,12 +36,31 @@ use crate::append::{Appendable, Appender, SourceId, SyncClass};
 use crate::budget::{Admission, Cache};
 use crate::day::catalog::Catalog;
 use crate::day::stripe::Header;
+use crate::engine::Engine;
 use crate::engine::fs::{Disk, FileSystem, Lock};
 use crate::head::open::OpenStripe;
 use crate::head::write::Writer;
 use crate::read::{Querier, Queryable, ReadError};
 use crate::series::Series;
 use crate::wal::Wal;
+/// The tests, once for each engine.
+#[cfg(test)]
+#[path = "."]
+mod on_files {
+    use super::*;
+    const ENGINE: Engine = Engine::Files;
+    mod tests;
+}
+#[cfg(all(test, feature = "rocksdb"))]
+#[path = "."]
+#[allow(clippy::duplicate_mod, reason = "the tests are the same, the engine is not")]
+mod on_rocksdb {
+    use super::*;
+    const ENGINE: Engine = Engine::RocksDb;
+    mod engines;
+    mod tests;
+}
+
 pub use admin::day_of_ms;
 pub use damage::Damage;
 pub use stats::{CardinalityStats, DayStats, DbStats, ReplayStats};
@@ -57,6 +74,9 @@ pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 pub struct DbOptions {
     /// The data directory; created if missing.
     pub path: PathBuf,
+    /// What keeps the sealed data; a data directory stays with its engine. `None`: the one
+    /// that wrote the directory, files if it is new.
+    pub engine: Option<Engine>,
     /// Samples older than this are not returned, and deleted when their day
     /// is; 0: kept forever. Milliseconds.
     pub retention_time_ms: i64,
@@ -145,6 +165,7 @@ impl DbOptions {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
+            engine: None,
             retention_time_ms: 15 * crate::day::DAY_MS,
             retention_size_bytes: 0,
             retention_percentage: 0.0,
@@ -192,6 +213,18 @@ pub enum OpenError {
         path: PathBuf,
         /// What Prometheus left there.
         found: String,
+    },
+    /// Another engine wrote it.
+    #[error(
+        "{path} was written by the storage engine {found}, and cannot be used with the engine {wanted}"
+    )]
+    Engine {
+        /// The directory.
+        path: PathBuf,
+        /// The engine that wrote it.
+        found: String,
+        /// The engine that was asked for.
+        wanted: String,
     },
     /// A newer version wrote it.
     #[error("{file} in {path} was written by a newer version of narthex")]

@@ -22,7 +22,7 @@ use super::tombstones::{self, Tombstones};
 use super::{Damage, DbOptions, Inner, OpenError, Snapshot, View, Wake, WriteSide};
 use crate::budget::{Admission, Cache};
 use crate::day::catalog::{Catalog, Stripe};
-use crate::engine;
+use crate::engine::Engine;
 use crate::engine::fs::{FileSystem, Lock, is_lack_of_room};
 use crate::engine::sealed::{Volume, Volumes};
 use crate::head::open::{OpenStripe, Rows};
@@ -51,9 +51,10 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
         }
     };
     refuse_prometheus(&*fs, &root)?;
+    let engine = engine_of(&options)?;
     create_durably(&*fs, &root).map_err(io_error("creating the directory"))?;
     let lock = take_lock(&*fs, &root)?;
-    create_directories(&*fs, &root).map_err(io_error("creating directories"))?;
+    create_directories(&*fs, &root, engine).map_err(io_error("creating directories"))?;
 
     let mut damages = Vec::new();
     let cache_bytes = options.cache_limit_bytes;
@@ -64,7 +65,7 @@ pub(super) fn open(options: DbOptions) -> Result<Inner, OpenError> {
     };
     let opened = Series::open(Arc::clone(&fs), &root, limits);
     let (mut series, torn_bytes) = opened.map_err(|e| io_error(&e.file)(e.source))?;
-    let mut days = engine::files::open(&fs, &root).map_err(io_error("days"))?;
+    let mut days = engine.open(&fs, &root).map_err(io_error(engine.folder()))?;
     damages.extend(days.damages.drain(..).map(|d| damage(&d.file, d.offset, d.bytes, &d.what)));
     let metadata = or_damage(Families::load(&*fs, &root), metadata::NAME, &mut damages)
         .map_err(io_error(metadata::NAME))?;
@@ -199,15 +200,35 @@ fn or_damage<T: Default>(
 
 /// Creates all directories there may be, and makes their names durable: what
 /// is in them can then be by itself.
-fn create_directories(fs: &dyn FileSystem, root: &Path) -> io::Result<()> {
-    let all = ["series", "wal", "days", "state"].map(|name| root.join(name));
+fn create_directories(fs: &dyn FileSystem, root: &Path, engine: Engine) -> io::Result<()> {
+    if !fs.exists(&root.join(engine.folder())) {
+        // First: it says whose the directory is.
+        fs.create_dir_all(&root.join(engine.folder()))?;
+        fs.sync_dir(root)?;
+    }
+    let all = ["series", "wal", engine.folder(), "state"].map(|name| root.join(name));
     let missing: Vec<_> = all.iter().filter(|path| !fs.exists(path)).collect();
     for path in &missing {
         fs.create_dir_all(path)?;
     }
     fs.sync_dir(root)?;
     // Names that one gave who was killed just then.
-    ["days", "state"].iter().try_for_each(|name| fs.sync_dir(&root.join(name)))
+    [engine.folder(), "state"].iter().try_for_each(|name| fs.sync_dir(&root.join(name)))
+}
+
+/// The engine that is asked for, which must be the one that wrote the
+/// directory; where none is, that one.
+fn engine_of(options: &DbOptions) -> Result<Engine, OpenError> {
+    let found = Engine::name_in(&*options.file_system, &options.path);
+    let wanted = options.engine.or_else(|| found.and_then(Engine::named)).unwrap_or_default();
+    match found {
+        Some(found) if found != wanted.name() => Err(OpenError::Engine {
+            path: options.path.clone(),
+            found: found.to_owned(),
+            wanted: wanted.name().to_owned(),
+        }),
+        _ => Ok(wanted),
+    }
 }
 
 /// Reads the log. A segment that cannot be read is left out and left alone.
@@ -377,5 +398,5 @@ fn forget_bad_copies(catalog: &mut Catalog) {
 
 fn can_be_read(stripe: &Stripe) -> bool {
     let Ok(header) = stripe.read_header() else { return false };
-    header.runs().all(|run| stripe.read_run(&header, &run).is_ok())
+    header.runs().all(|run| stripe.read_run(&run).is_ok())
 }

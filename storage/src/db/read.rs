@@ -306,7 +306,6 @@ impl Inner {
     pub(super) fn load_run(
         &self,
         stripe: &Stripe,
-        header: &Header,
         run: &RunRange,
     ) -> Result<Option<Arc<Vec<u8>>>, ReadError> {
         let (volume, offset) = stripe.key();
@@ -314,7 +313,7 @@ impl Inner {
         if let Some(bytes) = self.runs.get(key) {
             return Ok(Some(bytes));
         }
-        match stripe.read_run(header, run) {
+        match stripe.read_run(run) {
             Ok(bytes) => {
                 let bytes = Arc::new(bytes);
                 self.runs.insert(key, Arc::clone(&bytes), bytes.len());

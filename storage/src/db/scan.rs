@@ -545,7 +545,7 @@ impl ScanStripe {
             return Ok(Some(place));
         }
         let Some(range) = self.header.run_of(column) else { return Ok(None) };
-        let Some(bytes) = inner.load_run(&self.stripe, &self.header, &range)? else {
+        let Some(bytes) = inner.load_run(&self.stripe, &range)? else {
             return Ok(None);
         };
         let place = self.next_run;

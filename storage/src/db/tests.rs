@@ -11,16 +11,16 @@ use crate::read::{Column, SeriesRef};
 use crate::sample::{Exemplar, Metadata, MetricKind, stale_nan};
 
 /// A start that is not near midnight.
-const T0: i64 = 1_700_000_000_000;
+pub(super) const T0: i64 = 1_700_000_000_000;
 
-struct Fixture {
-    dir: tempfile::TempDir,
-    now_ms: Arc<AtomicI64>,
-    change: fn(&mut DbOptions),
+pub(super) struct Fixture {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) now_ms: Arc<AtomicI64>,
+    pub(super) change: fn(&mut DbOptions),
 }
 
 impl Fixture {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(|_| {})
     }
 
@@ -29,26 +29,31 @@ impl Fixture {
         Self { dir, now_ms: Arc::new(AtomicI64::new(T0)), change }
     }
 
-    fn open(&self) -> Db {
+    pub(super) fn open(&self) -> Db {
         Db::open(self.options()).expect("open")
     }
 
-    fn options(&self) -> DbOptions {
+    pub(super) fn options(&self) -> DbOptions {
         let mut options = DbOptions::new(self.dir.path());
         let now_ms = Arc::clone(&self.now_ms);
         options.clock = Arc::new(move || now_ms.load(Ordering::SeqCst));
         options.background = false;
+        options.engine = Some(ENGINE);
         (self.change)(&mut options);
         options
     }
 
-    fn at(&self, now_ms: i64) {
+    pub(super) fn at(&self, now_ms: i64) {
         self.now_ms.store(now_ms, Ordering::SeqCst);
     }
 }
 
 /// Ends a storage as kill -9 does: nothing is synced, closed or sealed.
-fn kill(db: Db) {
+pub(super) fn kill(db: Db) {
+    #[cfg(feature = "rocksdb")]
+    if ENGINE == Engine::RocksDb {
+        return kill_by_copy(db);
+    }
     drop(db.inner.write.lock().map(|mut w| w.sync_due_ms = None));
     // The lock file must go with the process.
     let inner = Arc::clone(&db.inner);
@@ -56,11 +61,53 @@ fn kill(db: Db) {
     drop(lock(&inner._lock).take());
 }
 
-fn set(name: &str, i: usize) -> Labels {
+/// The same for what writes when it is dropped: all files are put back.
+#[cfg(feature = "rocksdb")]
+fn kill_by_copy(db: Db) {
+    let root = db.inner.options.path.clone();
+    let copy = tempfile::tempdir().expect("temporary directory");
+    copy_all(&root, copy.path());
+    drop(db);
+    std::fs::remove_dir_all(&root).expect("remove");
+    copy_all(copy.path(), &root);
+}
+
+#[cfg(feature = "rocksdb")]
+fn copy_all(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).expect("mkdir");
+    for entry in std::fs::read_dir(from).expect("list") {
+        let entry = entry.expect("entry");
+        let to = to.join(entry.file_name());
+        if entry.file_type().expect("type").is_dir() {
+            copy_all(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).expect("copy");
+        }
+    }
+}
+
+/// The column families of days.
+#[cfg(feature = "rocksdb")]
+pub(super) fn families(root: &std::path::Path) -> Vec<String> {
+    let path = root.join("rocksdb");
+    let names = rocksdb::DB::list_cf(&rocksdb::Options::default(), path).expect("list");
+    names.into_iter().filter(|name| name != "default").collect()
+}
+
+/// Days that take space on disk.
+fn days_on_disk(root: &std::path::Path) -> usize {
+    #[cfg(feature = "rocksdb")]
+    if ENGINE == Engine::RocksDb {
+        return families(root).len();
+    }
+    std::fs::read_dir(root.join("days")).expect("list").count()
+}
+
+pub(super) fn set(name: &str, i: usize) -> Labels {
     Labels::from_pairs([("__name__", name.to_owned()), ("i", i.to_string())])
 }
 
-fn append(db: &Db, source: u64, t: i64, samples: &[(Labels, f64)]) -> Committed {
+pub(super) fn append(db: &Db, source: u64, t: i64, samples: &[(Labels, f64)]) -> Committed {
     let mut appender = db.appender(SourceId(source), SyncClass::Scrape);
     let ids: Vec<SeriesRef> =
         samples.iter().map(|(l, _)| appender.series(l).expect("series")).collect();
@@ -73,7 +120,7 @@ fn append(db: &Db, source: u64, t: i64, samples: &[(Labels, f64)]) -> Committed 
 
 use crate::append::Committed;
 
-type Answer = BTreeMap<String, Vec<(i64, u64)>>;
+pub(super) type Answer = BTreeMap<String, Vec<(i64, u64)>>;
 
 /// All floats of the matching series.
 fn answer(db: &Db, start_ms: i64, end_ms: i64, matchers: &[Matcher]) -> Answer {
@@ -96,12 +143,12 @@ fn answer(db: &Db, start_ms: i64, end_ms: i64, matchers: &[Matcher]) -> Answer {
     found
 }
 
-fn all(db: &Db) -> Answer {
+pub(super) fn all(db: &Db) -> Answer {
     answer(db, i64::MIN / 2, i64::MAX / 2, &[])
 }
 
 /// Scrapes of two targets with some gaps, markers and churn.
-fn scrape(db: &Db, expected: &mut Answer, from: usize, to: usize) {
+pub(super) fn scrape(db: &Db, expected: &mut Answer, from: usize, to: usize) {
     for step in from..to {
         for target in 0..2u64 {
             let t = T0 + step as i64 * 15_000 + target as i64 * 700;
@@ -397,7 +444,7 @@ fn retention_clamps_reads_and_deletes_days() {
     assert_eq!(found.values().map(Vec::len).sum::<usize>(), 49);
     let stats = db.stats();
     assert!(stats.time_retentions >= 1, "{stats:?}");
-    let days = std::fs::read_dir(fixture.dir.path().join("days")).expect("list").count();
+    let days = days_on_disk(fixture.dir.path());
     assert_eq!(days, stats.days.len());
     assert!(days <= 3);
 }
@@ -422,6 +469,9 @@ fn directories_that_are_not_ours_are_refused_untouched() {
     }
     for newer in ["series/00000001.series", "wal/00000001.log", "days/2023-11-14/00000001.stripes"]
     {
+        if newer.starts_with("days") && ENGINE != Engine::Files {
+            continue;
+        }
         let fixture = Fixture::new();
         let db = fixture.open();
         append(&db, 1, T0, &[(set("a", 0), 1.0)]);

@@ -97,7 +97,7 @@ fn verify_stripe(stripe: &Stripe, report: &mut VerifyReport) -> io::Result<()> {
     let mut decoded = DecodedColumn::default();
     for run in header.runs() {
         let at = stripe.payload_at(run.bytes.start);
-        let bytes = match stripe.read_run(&header, &run) {
+        let bytes = match stripe.read_run(&run) {
             Ok(bytes) => bytes,
             Err(e) if is_damage(&e) => {
                 report.problems.push(problem(at, e.to_string()));

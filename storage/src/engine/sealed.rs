@@ -19,6 +19,75 @@ use std::sync::Arc;
 
 use crate::day::catalog::{Catalog, Stripe};
 use crate::day::stripe::{Encoded, Header, RunRange};
+use crate::engine::fs::FileSystem;
+
+/// Which engine keeps the sealed data of a data directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Engine {
+    /// Files of stripes, one directory per day.
+    #[default]
+    Files,
+    /// A RocksDB database, a column family per day.
+    #[cfg(feature = "rocksdb")]
+    RocksDb,
+}
+
+/// All engines there may be, compiled in or not: names and folders.
+const FOLDERS: [(&str, &str); 2] = [("rocksdb", "rocksdb"), ("files", "days")];
+
+impl Engine {
+    /// The engine of this name, `files` or `rocksdb`; `None` if this build has
+    /// none.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [
+            Self::Files,
+            #[cfg(feature = "rocksdb")]
+            Self::RocksDb,
+        ];
+        all.into_iter().find(|engine| engine.name() == name)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Files => "files",
+            #[cfg(feature = "rocksdb")]
+            Self::RocksDb => "rocksdb",
+        }
+    }
+
+    /// The folder of the data directory that it keeps everything in. It is
+    /// there before anything else, and says whose the directory is.
+    pub(crate) const fn folder(self) -> &'static str {
+        match self {
+            Self::Files => super::files::FOLDER,
+            #[cfg(feature = "rocksdb")]
+            Self::RocksDb => super::rocksdb::FOLDER,
+        }
+    }
+
+    /// The name of the engine that wrote a data directory.
+    pub(crate) fn name_in(fs: &dyn FileSystem, root: &Path) -> Option<&'static str> {
+        let is_there = |(_, folder): &&(&str, &str)| fs.exists(&root.join(folder));
+        FOLDERS.iter().find(is_there).map(|(name, _)| *name)
+    }
+
+    /// Finds what is in a data directory.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub(crate) fn open(self, fs: &Arc<dyn FileSystem>, root: &Path) -> io::Result<Found> {
+        match self {
+            Self::Files => super::files::open(fs, root),
+            #[cfg(feature = "rocksdb")]
+            Self::RocksDb => super::rocksdb::open(root),
+        }
+    }
+}
 
 /// Writes stripes. Used by one thread at a time.
 pub(crate) trait Sealed: Send + Debug {
@@ -78,14 +147,24 @@ pub(crate) trait Sealed: Send + Debug {
     /// What the system says.
     fn link_to(&mut self, target: &Path, volumes: &[Arc<dyn Volume>]) -> io::Result<()>;
 
+    /// Gives back the space of what somebody read when it was retired or removed.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; to be called again.
+    fn tidy(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Heap that the engine uses for itself, in bytes.
     fn memory_bytes(&self) -> u64 {
         0
     }
 
-    /// Bytes on disk beyond those of the stripes in the catalog, if they are
-    /// worth counting.
-    fn overhead_bytes(&self) -> u64 {
+    /// Bytes on disk beyond those of the stripes in the catalog, all in all
+    /// `stripe_bytes`, if they are worth counting.
+    fn overhead_bytes(&self, stripe_bytes: u64) -> u64 {
+        let _ = stripe_bytes;
         0
     }
 }
@@ -147,7 +226,7 @@ pub(crate) trait Volume: Send + Sync + Debug {
     ///
     /// `InvalidData` or `UnexpectedEof` if it is damaged; else what the system
     /// says.
-    fn read_run(&self, stripe: &Stripe, header: &Header, run: &RunRange) -> io::Result<Vec<u8>>;
+    fn read_run(&self, stripe: &Stripe, run: &RunRange) -> io::Result<Vec<u8>>;
 
     /// How a person finds the byte `at` of a stripe: a name relative to the
     /// data directory, and an offset.

@@ -6,7 +6,6 @@
 //! everything that was promised, nothing that never was, and no hole.
 
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
 
 use narthex_storage::append::{SourceId, SyncClass};
 use narthex_storage::db::{Db, day_of_ms};
@@ -203,7 +202,7 @@ impl Life {
 
     fn copy(&mut self, db: &Db) -> Result<(), Box<dyn std::error::Error>> {
         let target = format!("{ROOT}/snapshots/{}", self.rng.next());
-        db.snapshot(&PathBuf::from(&target))?;
+        db.snapshot(&self.world.place(&target))?;
         self.world.model.synced();
         self.snapshots.push((target, self.world.model.clone()));
         Ok(())
@@ -255,6 +254,7 @@ fn run(seed: u64, tally: &mut Tally) {
             tally.failed_calls += life.world.disk.failed();
             // What is dropped must not write any more.
             life.world.disk.cut_power_at(Some(0));
+            life.world.stop(db);
         }
         let was_killed = life.crash();
         tally.starts += 1;
@@ -276,7 +276,7 @@ fn seeds() -> std::ops::Range<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
     match (number("NARTHEX_POWER_SEED"), number("NARTHEX_POWER_SEEDS")) {
         (Some(seed), _) => seed..seed + 1,
-        (None, count) => 0..count.unwrap_or(300),
+        (None, count) => 0..count.unwrap_or(crate::POWER_SEEDS),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use narthex_storage::append::{Appendable, SourceId, SyncClass};
 use narthex_storage::db::{Db, DbOptions};
+use narthex_storage::engine::Engine;
 
 use crate::disk::Disk;
 use crate::model::{Answer, Model, State, interval_ms, labels_of, read_all};
@@ -16,6 +17,8 @@ pub const ROOT: &str = "/data/narthex";
 
 pub struct World {
     pub disk: Disk,
+    /// Where an engine keeps what does not pass the disk.
+    engine_root: Option<tempfile::TempDir>,
     clock: Arc<AtomicI64>,
     pub now_ms: i64,
     pub model: Model,
@@ -31,6 +34,8 @@ impl World {
     pub fn new(now_ms: i64) -> Self {
         Self {
             disk: Disk::new(),
+            engine_root: (crate::ENGINE != Engine::Files)
+                .then(|| tempfile::tempdir().expect("temporary directory")),
             clock: Arc::new(AtomicI64::new(now_ms)),
             now_ms,
             model: Model::default(),
@@ -41,7 +46,8 @@ impl World {
     }
 
     pub fn options(&self, root: &str) -> DbOptions {
-        let mut options = DbOptions::new(PathBuf::from(root));
+        let mut options = DbOptions::new(self.place(root));
+        options.engine = Some(crate::ENGINE);
         let clock = Arc::clone(&self.clock);
         options.clock = Arc::new(move || clock.load(Ordering::SeqCst));
         options.background = false;
@@ -56,6 +62,20 @@ impl World {
         options
     }
 
+    /// The path that stands for one below [`ROOT`].
+    pub fn place(&self, path: &str) -> PathBuf {
+        match (&self.engine_root, path.strip_prefix(ROOT)) {
+            (Some(real), Some("")) => real.path().to_owned(),
+            (Some(real), Some(below)) => real.path().join(below.trim_start_matches('/')),
+            _ => PathBuf::from(path),
+        }
+    }
+
+    /// Ends a process whose disk is off: what it has in memory is lost.
+    pub fn stop(&self, db: Db) {
+        crate::stop(db, &self.place(ROOT));
+    }
+
     pub fn open(&self) -> Db {
         Db::open(self.options(ROOT)).expect("open")
     }
@@ -63,7 +83,7 @@ impl World {
     /// Ends a process as kill -9 does: nothing is synced, closed or sealed.
     pub fn kill(&mut self, db: Db) {
         self.disk.cut_power_at(Some(0));
-        drop(db);
+        self.stop(db);
         self.disk = self.disk.after_kill();
     }
 
