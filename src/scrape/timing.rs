@@ -28,6 +28,7 @@ pub fn offset(hash: u64, now_ns: u128, interval: Duration) -> Duration {
 pub struct Schedule {
     aligned_ns: i128,
     interval_ns: i128,
+    last_ms: i64,
 }
 
 impl Schedule {
@@ -35,13 +36,19 @@ impl Schedule {
     #[must_use]
     pub fn new(now_ns: u128, interval: Duration) -> Self {
         let signed = |n: u128| i128::try_from(n).unwrap_or(i128::MAX);
-        Self { aligned_ns: signed(now_ns), interval_ns: signed(interval.as_nanos().max(1)) }
+        Self {
+            aligned_ns: signed(now_ns),
+            interval_ns: signed(interval.as_nanos().max(1)),
+            last_ms: i64::MIN,
+        }
     }
 
     /// The timestamp of a scrape that starts at `now_ns`, in milliseconds:
     /// that of the schedule if it is within 2 ms and 1 % of the interval,
     /// else the clock's. After a jump back of the clock the schedule starts
     /// again (Prometheus would repeat one timestamp until the clock caught up).
+    /// A scrape that is late by nearly an interval and the next one differ by a
+    /// millisecond at least: with one timestamp the second would be refused.
     pub fn timestamp_ms(&mut self, now_ns: u128) -> i64 {
         let now = i128::try_from(now_ns).unwrap_or(i128::MAX);
         let tolerance =
@@ -53,7 +60,9 @@ impl Schedule {
             self.aligned_ns = now;
         }
         let chosen = if now - self.aligned_ns <= tolerance { self.aligned_ns } else { now };
-        i64::try_from(chosen / 1_000_000).unwrap_or(i64::MAX)
+        let chosen_ms = i64::try_from(chosen / 1_000_000).unwrap_or(i64::MAX);
+        self.last_ms = chosen_ms.saturating_add(i64::from(chosen_ms == self.last_ms));
+        self.last_ms
     }
 }
 
@@ -74,6 +83,12 @@ mod tests {
         // The clock jumps back and goes on from there.
         assert_eq!(s.timestamp_ms(900_000 * MS), 900_000);
         assert_eq!(s.timestamp_ms(901_001 * MS), 901_000);
+        // Late by an interval less a little: the next one is another moment.
+        let mut s = Schedule::new(500_000, Duration::from_millis(100));
+        assert_eq!(s.timestamp_ms(500_000), 0);
+        assert_eq!(s.timestamp_ms(200 * MS + 100_000), 200);
+        assert_eq!(s.timestamp_ms(200 * MS + 500_000), 201);
+        assert_eq!(s.timestamp_ms(300 * MS + 500_000), 300);
         // One percent of a short interval.
         let mut s = Schedule::new(0, Duration::from_millis(50));
         assert_eq!(s.timestamp_ms(51 * MS), 51);
