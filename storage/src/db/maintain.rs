@@ -144,9 +144,13 @@ impl Inner {
             self.publish(&mut write);
         }
         let caught_up = self.catch_up();
-        let sealed = self.seal();
-        let synced = self.sync_if_due(now_ms);
-        self.rows_stuck.store(caught_up.is_err() || sealed.is_err(), Ordering::Relaxed);
+        // A stripe may outlive a power cut that older rows in the log do not: they
+        // are made durable before it is written, so that no hole is left.
+        let must_seal = !lock(&self.write).sealing.is_empty();
+        let synced = if must_seal { self.sync_log() } else { self.sync_if_due(now_ms) };
+        let sealed = if synced.is_ok() { self.seal() } else { Ok(()) };
+        let is_stuck = caught_up.is_err() || sealed.is_err() || must_seal && synced.is_err();
+        self.rows_stuck.store(is_stuck, Ordering::Relaxed);
         let is_out_of_room = [&caught_up, &sealed, &synced]
             .iter()
             .any(|r| r.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::StorageFull));
