@@ -204,3 +204,30 @@ fn memory_that_is_short_for_want_of_a_disk_is_said_to_be_so() {
     assert_eq!(ask_for_new(&db, u32::MAX >> 1), Ok(()));
     world.compare(&db);
 }
+
+/// A power cut could leave the stripe and take the older rows from the log.
+#[test]
+fn stripes_are_not_written_before_their_rows_are_durable() {
+    // Far from midnight: a new day would need a sync by itself.
+    let mut world = World::new(START_MS + DAY_MS / 2);
+    let db = world.open();
+    let fill = |world: &mut World| {
+        for _ in 0..20 {
+            world.pass(5000);
+            assert!(world.scrape(&db, 0, 4));
+        }
+        world.pass(31 * 60_000);
+    };
+    fill(&mut world);
+    db.run_maintenance(world.now_ms).expect("maintenance");
+    let sealed = db.stats().stripes_sealed;
+    assert!(sealed > 0, "the file of the day is there");
+    fill(&mut world);
+    world.disk.fail(lasting(Only::Syncs));
+    assert!(db.run_maintenance(world.now_ms).is_err());
+    assert_eq!(db.stats().stripes_sealed, sealed);
+    world.disk.fail(None);
+    db.run_maintenance(world.now_ms).expect("maintenance");
+    assert!(db.stats().stripes_sealed > sealed);
+    world.compare(&db);
+}
